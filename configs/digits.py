@@ -1,0 +1,62 @@
+"""scikit-learn's 1,797 handwritten digits, 8×8.
+
+    python experiments/train.py --config configs/digits.py --workdir runs/digits
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The experiment; a field of None is left to its default."""
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "source": "digits",
+                "image_shape": (8, 8, 1),
+                "holdout": 0.0,
+            },
+            "schedule": {
+                "name": "cosine",
+                "num_timesteps": 1000,
+                "beta_start": placeholder(float),
+                "beta_end": placeholder(float),
+                "offset": placeholder(float),
+                "max_beta": placeholder(float),
+            },
+            "model": {
+                "channels": 16,
+                "multipliers": (1, 2),
+                "num_res_blocks": 2,
+                "attention_resolutions": (),
+                "dropout": 0.0,
+                "groups": 4,
+                "dtype": "float32",
+            },
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 2e-3,
+                "warmup_steps": 100,
+                "decay": "cosine",
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 3500,
+                "batch_size": 64,
+                "loss": "l2",
+                "ema_decay": 0.995,
+                "log_every": 50,
+                "sample_every": 1000,
+                "checkpoint_every": 500,
+                "keep": 2,
+            },
+            "sample": {
+                "sampler": "ddim",
+                "steps": 50,
+                "grid": "trailing",
+                "eta": 0.0,
+                "variance": placeholder(str),
+            },
+        }
+    )

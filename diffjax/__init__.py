@@ -1,0 +1,42 @@
+"""diffjax: denoising diffusion in JAX. Schedules, grids and samplers are data; networks are functions.
+
+The functional core (NumPy and JAX alone) is imported with the package; the rest on first use.
+"""
+
+import importlib
+
+from diffjax import process, samplers, sampling, schedules, timesteps
+from diffjax.samplers import Steps
+from diffjax.sampling import Prediction, Trajectory, initial_noise, sample, sample_keys, sample_trajectory
+from diffjax.schedules import NoiseSchedule
+
+__version__ = "0.1.0"
+
+_LAZY = ("data", "evaluation", "losses", "models", "tasks", "training", "viz")
+
+__all__ = [
+    "NoiseSchedule",
+    "Prediction",
+    "Steps",
+    "Trajectory",
+    "initial_noise",
+    "process",
+    "sample",
+    "sample_keys",
+    "sample_trajectory",
+    "samplers",
+    "sampling",
+    "schedules",
+    "timesteps",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return importlib.import_module(f"diffjax.{name}")
+    raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

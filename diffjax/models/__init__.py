@@ -1,0 +1,6 @@
+"""Networks, in Flax Linen: `init` and `apply` are pure functions."""
+
+from diffjax.models.apply import predictor
+from diffjax.models.unet import UNet
+
+__all__ = ["UNet", "predictor"]

@@ -1,0 +1,1 @@
+"""Training: state, step, loop, checkpoints. `step.py` alone knows of pmap."""

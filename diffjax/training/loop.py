@@ -1,0 +1,125 @@
+"""The training loop, top to bottom."""
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from diffjax import data, models, viz
+from diffjax.errors import UserError
+from diffjax.tasks import generation
+from diffjax.training import setup, state
+from diffjax.training.checkpoints import Checkpoints
+from diffjax.training.metrics import MetricWriter
+from diffjax.training.step import make_train_step, replicate, split_batch
+
+_PREVIEWS = 64
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True) -> state.TrainState:
+    """Trains to `config.train.steps` in `workdir`, going on from the newest checkpoint there if there is one.
+
+    Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
+    under `samples/`. The same config and the same number of devices give bit-equal parameters, stopped or not.
+
+    Raises:
+      UserError: a config that cannot be, a workdir of another config, an unreadable checkpoint (before any training),
+        or a loss that is not finite.
+    """
+    workdir, devices = Path(workdir), jax.local_devices()
+    experiment = setup.experiment(config)
+    training = setup.training(config, experiment.image_shape, len(devices))
+    setup.save_config(config, workdir)
+
+    init = partial(setup.init_params, experiment.model, experiment.image_shape)
+    with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
+        fresh = jax.jit(lambda: state.create(init, training.optimizer, jax.random.key(config.seed)))()
+        current, position = replicate(fresh, devices), None
+        if checkpoints.latest_step is not None:
+            current, position = checkpoints.restore(current)
+        start = int(current.step)
+        batches = data.batches(
+            training.source, batch_size=config.train.batch_size, seed=config.seed, start=position
+        )
+        train_step = make_train_step(
+            generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
+            training.optimizer,
+            ema_decay=config.train.ema_decay,
+            devices=devices,
+        )
+        with (
+            MetricWriter(workdir, step=start) as writer,
+            tqdm(total=config.train.steps, initial=start, unit="step", desc="training", disable=not progress) as bar,
+        ):
+            if start:
+                bar.write(f"going on from step {start}")
+            report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
+            for step in range(start + 1, config.train.steps + 1):
+                current, metrics = train_step(current, split_batch(next(batches), len(devices)))
+                report.add(step, metrics)
+                last = step == config.train.steps
+                if last or step % config.train.checkpoint_every == 0:
+                    report.flush()
+                    checkpoints.save(current, batches.get_state())
+                if step % config.train.sample_every == 0 and not last:
+                    report.flush()
+                    predict = models.predictor(experiment.model, current.ema_params)
+                    (images,) = generation.generate(
+                        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
+                    )
+                    viz.save_png(workdir / "samples" / f"step_{step:07d}.png", viz.grid(images, columns=8))
+                    report.restart_clock()
+    return current
+
+
+class _Report:
+    """Reads metrics one step late, so that the next step is already running; writes a mean every `log_every` steps."""
+
+    def __init__(self, writer, bar, learning_rate, options, checkpoints):
+        self._writer, self._bar, self._learning_rate = writer, bar, learning_rate
+        self._options, self._checkpoints = options, checkpoints
+        self._pending = None
+        self._window: list[dict[str, float]] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last report out of images/s."""
+        self._since, self._timed_steps = time.perf_counter(), 0
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self.flush()
+        self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Reads what is pending.
+
+        Raises:
+          UserError: a loss that is not finite.
+        """
+        if self._pending is None:
+            return
+        step, metrics = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not np.isfinite(values["loss"]):
+            raise UserError(
+                f"the loss of step {step} is {values['loss']}; the last checkpoint is that of step "
+                f"{self._checkpoints.latest_step} (try a lower config.optimizer.learning_rate)"
+            )
+        self._window.append(values)
+        self._timed_steps += 1
+        self._bar.update()
+        if step % self._options.log_every == 0 or step == self._options.steps:
+            means = {name: float(np.mean([entry[name] for entry in self._window])) for name in values}
+            means["learning_rate"] = float(self._learning_rate(step - 1))
+            elapsed = time.perf_counter() - self._since
+            means["images_per_second"] = self._timed_steps * self._options.batch_size / elapsed
+            self._writer.write(step, means)
+            self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {means['images_per_second']:.0f} images/s")
+            self._window = []
+            self.restart_clock()

@@ -1,0 +1,42 @@
+"""Optimizers by name, from optax."""
+
+import optax
+
+OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw}
+DECAYS = ("constant", "cosine")
+
+
+def learning_rate(peak: float, *, warmup_steps: int, decay: str, num_steps: int) -> optax.Schedule:
+    """Linear warm-up from 0 over `warmup_steps`, then `peak` ("constant") or a cosine down to 0 at `num_steps`.
+
+    Raises:
+      ValueError: an unknown decay, a peak ≤ 0, or a warm-up that is negative or leaves no step to decay in.
+    """
+    if decay not in DECAYS:
+        raise ValueError(f"decay={decay!r} is not one of {', '.join(map(repr, DECAYS))}")
+    if peak <= 0:
+        raise ValueError(f"learning_rate={peak} must be > 0")
+    if warmup_steps < 0 or (decay == "cosine" and warmup_steps >= num_steps):
+        raise ValueError(f"warmup_steps={warmup_steps} is out of range: allowed is 0 … {num_steps - 1} (train.steps - 1)")
+    after = (
+        optax.constant_schedule(peak)
+        if decay == "constant"
+        else optax.cosine_decay_schedule(peak, num_steps - warmup_steps)
+    )
+    if not warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
+
+
+def optimizer(name: str, rate: optax.Schedule, *, clip_norm: float | None) -> optax.GradientTransformation:
+    """`name` ("adam" or "adamw") at `rate`, after clipping the gradient's global norm to `clip_norm` (None: not).
+
+    Raises:
+      ValueError: an unknown name, or a norm ≤ 0.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"name={name!r} is not one of {', '.join(map(repr, OPTIMIZERS))}")
+    if clip_norm is not None and clip_norm <= 0:
+        raise ValueError(f"clip_norm={clip_norm} must be > 0, or None for no clipping")
+    clipping = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clipping, OPTIMIZERS[name](rate))

@@ -1,0 +1,187 @@
+"""From a config to the objects it names. Every error names the field, and comes before any device work."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import linen as nn
+
+from diffjax import data, losses, models, samplers, schedules, timesteps
+from diffjax.errors import UserError, naming
+from diffjax.models.unet import check_size
+from diffjax.samplers import Steps
+from diffjax.schedules import NoiseSchedule
+from diffjax.training import optimizers
+from diffjax.training.step import check_batch_size
+
+SCHEDULES = {"linear": schedules.linear, "cosine": schedules.cosine}
+GRIDS = {"leading": timesteps.leading, "trailing": timesteps.trailing, "linspace": timesteps.linspace}
+SAMPLERS = {"ddpm": samplers.ddpm, "ddim": samplers.ddim}
+SOURCES = {"digits": data.digits}
+
+_FREE_FIELDS = ("train.checkpoint_every", "train.keep", "train.log_every", "train.sample_every", "sample")
+"""May change when a run goes on: they do not touch what is learned."""
+
+
+class Experiment(NamedTuple):
+    """What a config describes, checked."""
+
+    schedule: NoiseSchedule
+    model: nn.Module
+    params_shape: Any
+    """The parameters' shapes and dtypes."""
+    image_shape: tuple[int, int, int]
+    steps: Steps
+
+
+class Training(NamedTuple):
+    """What training needs beside the experiment."""
+
+    source: data.Source
+    held_out: data.Source
+    learning_rate: optax.Schedule
+    optimizer: optax.GradientTransformation
+
+
+def experiment(config: ml_collections.ConfigDict) -> Experiment:
+    """Schedule, model and sampler: what sampling needs.
+
+    Raises:
+      UserError: a value that cannot be, named with its field.
+    """
+    with naming("config.schedule"):
+        schedule = _call(SCHEDULES, **config.schedule)
+    image_shape = tuple(config.data.image_shape)
+    with naming("config.model"):
+        model = _model(config.model)
+        check_size(image_shape[:2], len(model.multipliers))
+        params_shape = jax.eval_shape(lambda: init_params(model, image_shape, jax.random.key(0)))
+    return Experiment(schedule, model, params_shape, image_shape, sampler(schedule, config.sample))
+
+
+def init_params(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:
+    """Fresh parameters of a model for images `[H, W, C]`."""
+    return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32))["params"]
+
+
+def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], num_devices: int) -> Training:
+    """Source and optimizer: what training needs besides.
+
+    Raises:
+      UserError: a value that cannot be, named with its field.
+    """
+    with naming("config.data"):
+        source, held_out = data.split(_named(SOURCES, "source", config.data.source)(), config.data.holdout, config.seed)
+        if (found := source[0]["image"].shape) != image_shape:
+            raise UserError(f"config.data.image_shape: {image_shape}, but images of {config.data.source} are {found}")
+    for field in ("steps", "checkpoint_every", "log_every", "sample_every", "keep"):
+        if not (isinstance(config.train[field], int) and config.train[field] >= 1):
+            raise UserError(f"config.train.{field}: {config.train[field]!r} must be a whole number ≥ 1")
+    with naming("config.train.batch_size"):
+        check_batch_size(config.train.batch_size, num_devices)
+        if config.train.batch_size > len(source):
+            raise ValueError(f"batch_size={config.train.batch_size} exceeds the source's {len(source)} images")
+    with naming("config.train.loss"):
+        _named(dict.fromkeys(losses.NORMS), "loss", config.train.loss)
+    if not 0.0 <= config.train.ema_decay < 1.0:
+        raise UserError(f"config.train.ema_decay: {config.train.ema_decay} must lie within [0, 1)")
+    with naming("config.optimizer"):
+        rate = optimizers.learning_rate(
+            config.optimizer.learning_rate,
+            warmup_steps=config.optimizer.warmup_steps,
+            decay=config.optimizer.decay,
+            num_steps=config.train.steps,
+        )
+        optimizer = optimizers.optimizer(config.optimizer.name, rate, clip_norm=config.optimizer.clip_norm)
+    return Training(source, held_out, rate, optimizer)
+
+
+def sampler(schedule: NoiseSchedule, options) -> Steps:
+    """The table that `config.sample` asks for: `sampler`, `steps`, `grid`, and the sampler's own knobs.
+
+    Raises:
+      UserError: a value that cannot be, named with its field.
+    """
+    with naming("config.sample"):
+        grid = _named(GRIDS, "grid", options.grid)
+        knobs = {name: value for name, value in options.items() if name in ("eta", "variance")}
+        with naming("config.sample.steps"):
+            indices = grid(schedule.num_timesteps, options.steps)
+        return _call(SAMPLERS, schedule=schedule, grid=indices, name=options.sampler, kind="sampler", **knobs)
+
+
+def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Writes `workdir/config.json`, or, if there is one, sees that it says the same.
+
+    Raises:
+      UserError: a saved config that differs in what is learned; it names the fields.
+    """
+    path = Path(workdir) / "config.json"
+    given = json.loads(config.to_json())
+    if path.exists():
+        saved, given_flat = (_flatten(c) for c in (json.loads(path.read_text()), given))
+        free = _FREE_FIELDS + (("train.steps",) if given["optimizer"]["decay"] == "constant" else ())
+        different = [
+            f"config.{field} is {given_flat.get(field)!r} but was {saved.get(field)!r}"
+            for field in sorted(saved.keys() | given_flat.keys())
+            if saved.get(field) != given_flat.get(field) and not field.startswith(free)
+        ]
+        if different:
+            raise UserError(
+                f"{workdir} holds a run with another config: {'; '.join(different)}. Give the same, or another --workdir"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(given, indent=2) + "\n")
+    part.replace(path)
+
+
+def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config that a workdir was trained with.
+
+    Raises:
+      UserError: no such file, or one that cannot be read.
+    """
+    path = Path(workdir) / "config.json"
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: --workdir must be a folder that train.py has written") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _model(options) -> models.UNet:
+    options = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()}
+    if unknown := options.keys() - inspect.signature(models.UNet).parameters.keys():
+        raise ValueError(f"{sorted(unknown)[0]!r} is no option of the UNet")
+    return models.UNet(**{**options, "dtype": jnp.dtype(options.get("dtype", "float32"))})
+
+
+def _call(functions: dict, *, name: str, kind: str = "name", **options):
+    """`functions[name](**options)`; an option of None is left to its default, one that is not taken is an error."""
+    function = _named(functions, kind, name)
+    given = {key: value for key, value in options.items() if value is not None}
+    if unknown := given.keys() - inspect.signature(function).parameters.keys():
+        option = sorted(unknown)[0]
+        raise ValueError(f"{option}={given[option]!r} means nothing to {name!r}: set it to None")
+    return function(**given)
+
+
+def _named(choices: dict, field: str, name: str):
+    if name not in choices:
+        raise ValueError(f"{field}={name!r} is not one of {', '.join(map(repr, choices))}")
+    return choices[name]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

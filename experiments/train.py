@@ -1,0 +1,39 @@
+"""Trains the experiment of a config, then samples from it.
+
+python experiments/train.py --config configs/digits.py --workdir runs/digits [--config.train.steps=2000 …]
+
+The same command again goes on from the last checkpoint.
+"""
+
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from diffjax import models
+from diffjax.errors import UserError
+from diffjax.tasks import generation
+from diffjax.training import setup
+from diffjax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.x=y sets a field.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    try:
+        state = train(CONFIG.value, WORKDIR.value)
+        experiment = setup.experiment(CONFIG.value)
+        predict = models.predictor(experiment.model, jax.device_get(state.ema_params))
+        for path in generation.write_pictures(experiment.schedule, predict, experiment.image_shape, WORKDIR.value):
+            print(path)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,38 @@
+import os
+
+# Before JAX is imported: several host devices, so that data-parallel code is tested as such.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from hypothesis import settings
+
+settings.register_profile("diffjax", deadline=None, max_examples=50)
+settings.load_profile("diffjax")
+
+
+@pytest.fixture
+def x64():
+    """Runs the test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def count_compilations():
+    """A function: how many programs XLA has compiled since it was last called."""
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    def count():
+        number = len(compiled)
+        compiled.clear()
+        return number
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    jax.monitoring.unregister_event_duration_listener(listen)
