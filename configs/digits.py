@@ -1,6 +1,6 @@
 """scikit-learn's 1,797 handwritten digits, 8×8.
 
-    python experiments/train.py --config configs/digits.py --workdir runs/digits
+python experiments/train.py --config configs/digits.py --workdir runs/digits
 """
 
 import ml_collections

@@ -54,11 +54,11 @@ def sample_keys(seed: int, start: int, count: int) -> jax.Array:
     """
     if start < 0 or count < 0:
         raise ValueError(f"start={start} and count={count} must be ≥ 0")
-    return _children(jax.random.key(seed), jnp.arange(start, start + count, dtype=jnp.uint32))
+    return _children(jax.random.key(seed), np.arange(start, start + count, dtype=np.uint32))
 
 
 def initial_noise(keys: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """x_T ~ N(0, I), `[B, *shape]`, sample by sample from `keys` `[B]`: independent of what `sample` draws from them."""
+    """x_T ~ N(0, I), `[B, *shape]`, drawn sample by sample from `keys` `[B]`; `sample` never draws the same noise."""
     return _normal(keys, _INITIAL, tuple(shape), dtype)
 
 
@@ -299,6 +299,7 @@ def _chunk_length(rows: int) -> int:
 
 def _idle(steps: Steps, count: int, signal=1.0, noise=0.0) -> Steps:
     """`count` rows that leave x as it is, at the table's last level."""
+
     def rows(value, like):
         return np.full((count, *np.shape(like)[1:]), value, np.asarray(like).dtype)
 

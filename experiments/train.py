@@ -8,7 +8,7 @@ The same command again goes on from the last checkpoint.
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from diffjax import models
@@ -21,9 +21,11 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --conf
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Trains and samples."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     try:
         state = train(CONFIG.value, WORKDIR.value)
         experiment = setup.experiment(CONFIG.value)

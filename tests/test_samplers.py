@@ -1,6 +1,7 @@
 """Samplers against what is known in closed form. Everything here runs the real loop, in float64."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ def test_one_run_is_the_affine_recursion_on_gaussian_data(grid, table):
 
     x = np.asarray(x)
     eta = {"ddim_0": 0.0, "ddim_0.5": 0.5}.get(next(n for n, f in TABLES.items() if f is table), 1.0)
-    for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for i, (t, s) in enumerate(itertools.pairwise(grid)):
         ab_t, ab_s = SCHEDULE.alpha_bars[t], SCHEDULE.alpha_bars[s] if s >= 0 else 1.0
         eps = np.sqrt(1 - ab_t) * (x - np.sqrt(ab_t) * MEAN) / (ab_t * STD**2 + 1 - ab_t)
         x0 = (x - np.sqrt(1 - ab_t) * eps) / np.sqrt(ab_t)
@@ -200,7 +201,10 @@ def test_shape_and_metadata_of_a_table():
         (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=1.1), r"eta=1.1 must lie within \[0, 1\]"),
         (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=-0.1), "eta=-0.1"),
         (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=float("nan")), "eta=nan"),
-        (lambda: samplers.ddpm(SCHEDULE, timesteps.full(1000), variance="huge"), "'huge'.*'fixed_small', 'fixed_large'"),
+        (
+            lambda: samplers.ddpm(SCHEDULE, timesteps.full(1000), variance="huge"),
+            "'huge'.*'fixed_small', 'fixed_large'",
+        ),
         (lambda: samplers.ddpm(SCHEDULE, [-1, 10, 999]), "must descend, and this one goes -1 → 999"),
         (lambda: samplers.ddim(SCHEDULE, [1000, -1]), "leaves -1 … 999"),
     ],

@@ -193,9 +193,7 @@ def test_vmap_over_a_stack_of_tables():
     stack = jax.tree.map(lambda *columns: np.stack(columns), *tables)
     together = jax.vmap(lambda steps: dj.sample(steps, network(), x, keys, clip=1.0))(stack)
     for n, steps in enumerate(tables):
-        np.testing.assert_allclose(
-            together[n], dj.sample(steps, network(), x, keys, clip=1.0), rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(together[n], dj.sample(steps, network(), x, keys, clip=1.0), rtol=1e-4, atol=1e-5)
 
 
 def test_inside_jit_and_differentiable():
@@ -271,7 +269,7 @@ def test_trajectory_passes_over_inner_calls():
 def test_debug_names_the_row():
     bad = jax.tree_util.Partial(lambda x, t: jnp.where(t[0] < 50, jnp.nan, x))
     steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 50))
-    with pytest.raises(FloatingPointError, match="row 25 .*step 49 → 47, network asked at t=49"):
+    with pytest.raises(FloatingPointError, match=r"row 25 .*step 49 → 47, network asked at t=49"):
         dj.sample(steps, bad, start(1)[1], debug=True)
 
 

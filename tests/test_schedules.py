@@ -50,7 +50,7 @@ def test_cosine_is_improved_diffusions(num_timesteps, alpha_bar_end):
 def test_tables_follow_from_their_definitions(values):
     s = schedules.from_betas(values)
     ab, ab_prev = np.cumprod(1 - s.betas), np.append(1, np.cumprod(1 - s.betas)[:-1])
-    close = dict(rtol=1e-9, atol=1e-15)
+    close = {"rtol": 1e-9, "atol": 1e-15}
     np.testing.assert_allclose(s.alpha_bars_prev * s.alphas, s.alpha_bars, **close)
     np.testing.assert_allclose(s.sqrt_alpha_bars**2 + s.sqrt_one_minus_alpha_bars**2, 1, **close)
     np.testing.assert_allclose(np.exp(s.log_one_minus_alpha_bars), 1 - ab, **close)

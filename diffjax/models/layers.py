@@ -39,6 +39,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[…, C]` → the same."""
         if x.shape[-1] % self.groups:
             raise ValueError(f"groups={self.groups} does not divide {x.shape[-1]} channels (config.model.groups)")
         wide = jnp.promote_types(self.dtype, jnp.float32)
@@ -56,6 +57,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, emb: jax.Array, *, train: bool) -> jax.Array:
+        """x `[B, H, W, C]` and the embedding `[B, E]` → `[B, H, W, channels]`."""
         h = nn.swish(GroupNorm(self.groups, self.dtype, name="norm1")(x))
         h = conv3x3(self.channels, dtype=self.dtype, name="conv1")(h)
         h += dense(self.channels, dtype=self.dtype, name="emb")(nn.swish(emb))[:, None, None, :]
@@ -75,6 +77,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` → the same."""
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, self.dtype, name="norm")(x).reshape(batch, height * width, channels)
         q, k, v = (dense(channels, dtype=self.dtype, name=name)(h)[:, :, None, :] for name in ("q", "k", "v"))
@@ -89,6 +92,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` → `[B, H/2, W/2, C]`."""
         return conv3x3(x.shape[-1], dtype=self.dtype, stride=2, name="conv")(x)
 
 
@@ -99,5 +103,6 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` → `[B, 2H, 2W, C]`."""
         x = x.repeat(2, axis=1).repeat(2, axis=2)
         return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(x)

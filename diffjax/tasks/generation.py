@@ -69,8 +69,10 @@ def generate(
 def write_pictures(
     schedule: NoiseSchedule, predict: sampling.Predict, shape: tuple[int, ...], folder: str | os.PathLike
 ) -> list[Path]:
-    """`samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0), 8×8 tiles of the same 64 noises, and
-    `denoising.png`, x_t and x̂_0 along three DDPM trajectories. Returns their paths.
+    """Writes the pictures that end a training, and returns their paths.
+
+    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are 8×8 tiles from the same 64 noises;
+    `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
     """
     folder = Path(folder)
     total = schedule.num_timesteps

@@ -43,9 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
         if checkpoints.latest_step is not None:
             current, position = checkpoints.restore(current)
         start = int(current.step)
-        batches = data.batches(
-            training.source, batch_size=config.train.batch_size, seed=config.seed, start=position
-        )
+        batches = data.batches(training.source, batch_size=config.train.batch_size, seed=config.seed, start=position)
         train_step = make_train_step(
             generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
             training.optimizer,
@@ -83,9 +81,10 @@ class _Report:
     def __init__(self, writer, bar, learning_rate, options, checkpoints):
         self._writer, self._bar, self._learning_rate = writer, bar, learning_rate
         self._options, self._checkpoints = options, checkpoints
-        self._pending = None
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._window: list[dict[str, float]] = []
-        self.restart_clock()
+        self._since: float | None = None
+        self._timed_steps = 0
 
     def restart_clock(self) -> None:
         """Leaves the time since the last report out of images/s."""
@@ -112,7 +111,10 @@ class _Report:
                 f"{self._checkpoints.latest_step} (try a lower config.optimizer.learning_rate)"
             )
         self._window.append(values)
-        self._timed_steps += 1
+        if self._since is None:  # the first step compiled: the clock starts after it
+            self._since = time.perf_counter()
+        else:
+            self._timed_steps += 1
         self._bar.update()
         if step % self._options.log_every == 0 or step == self._options.steps:
             means = {name: float(np.mean([entry[name] for entry in self._window])) for name in values}

@@ -17,7 +17,7 @@ def learning_rate(peak: float, *, warmup_steps: int, decay: str, num_steps: int)
     if peak <= 0:
         raise ValueError(f"learning_rate={peak} must be > 0")
     if warmup_steps < 0 or (decay == "cosine" and warmup_steps >= num_steps):
-        raise ValueError(f"warmup_steps={warmup_steps} is out of range: allowed is 0 … {num_steps - 1} (train.steps - 1)")
+        raise ValueError(f"warmup_steps={warmup_steps}: allowed is 0 … {num_steps - 1} (config.train.steps - 1)")
     after = (
         optax.constant_schedule(peak)
         if decay == "constant"

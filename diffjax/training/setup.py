@@ -134,7 +134,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
         ]
         if different:
             raise UserError(
-                f"{workdir} holds a run with another config: {'; '.join(different)}. Give the same, or another --workdir"
+                f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

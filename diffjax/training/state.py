@@ -22,9 +22,7 @@ class TrainState:
     """A typed key; step n draws from `fold_in(key, n)`, so it never changes."""
 
 
-def create(
-    init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array
-) -> TrainState:
+def create(init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """The state before the first step; the EMA starts at the parameters.
 
     Args:

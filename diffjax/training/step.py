@@ -54,9 +54,7 @@ def make_train_step(
         )
         return next_state, {"loss": value, "grad_norm": optax.global_norm(gradients)}
 
-    return jax.pmap(
-        step, axis_name=_AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=devices
-    )
+    return jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=devices)
 
 
 def replicate(state: TrainState, devices: list[jax.Device]) -> TrainState:
