@@ -76,7 +76,9 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
         "class_shares": [float(shares.min()), float(shares.max())],
     }
     if config.data.holdout:
-        trained_on, held_out = (_pixels(part.images) for part in data.split(everything, config.data.holdout, config.seed))
+        trained_on, held_out = (
+            _pixels(part.images) for part in data.split(everything, config.data.holdout, config.seed)
+        )
         medians = [np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (samples, held_out)]
         result["neighbour_ratio"] = float(medians[0] / medians[1])
     return result

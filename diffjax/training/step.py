@@ -52,7 +52,7 @@ def make_train_step(
             opt_state=opt_state,
             key=state.key,
         )
-        return next_state, {"loss": value, "grad_norm": optax.global_norm(gradients)}
+        return next_state, {"loss": value, "grad_norm": optax.tree.norm(gradients)}
 
     return jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=devices)
 

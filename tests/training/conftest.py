@@ -1,0 +1,46 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "schedule.num_timesteps": 20,
+    "model.channels": 8,
+    "model.multipliers": (1,),
+    "model.num_res_blocks": 1,
+    "optimizer.warmup_steps": 2,
+    "train.steps": 12,
+    "train.batch_size": 8,
+    "train.log_every": 1,
+    "train.sample_every": 1000,
+    "train.checkpoint_every": 4,
+    "sample.steps": 5,
+}
+
+
+@pytest.fixture
+def tiny_config():
+    """A function: configs/digits.py on a network that trains in seconds, with fields of choice."""
+    spec = importlib.util.spec_from_file_location("digits_config", ROOT / "configs" / "digits.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def make(**fields):
+        config = module.get_config()
+        config.update_from_flattened_dict(TINY | {name.replace("__", "."): value for name, value in fields.items()})
+        return config
+
+    return make
+
+
+@pytest.fixture
+def tiny_flags():
+    """The same as command-line flags."""
+
+    def make(**fields):
+        values = TINY | {name.replace("__", "."): value for name, value in fields.items()}
+        return [f"--config.{name}={value}" for name, value in values.items()]
+
+    return make

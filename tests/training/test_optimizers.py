@@ -1,0 +1,44 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffjax.training import optimizers
+
+
+def test_warm_up_then_cosine_to_zero():
+    rate = optimizers.learning_rate(2.0, warmup_steps=10, decay="cosine", num_steps=110)
+    assert [float(rate(n)) for n in (0, 5, 10, 60, 110)] == pytest.approx([0, 1, 2, 1, 0], abs=1e-6)
+
+
+def test_constant():
+    rate = optimizers.learning_rate(2.0, warmup_steps=0, decay="constant", num_steps=3)
+    assert [float(rate(n)) for n in (0, 100)] == [2.0, 2.0]
+
+
+def test_gradient_is_clipped_by_its_global_norm():
+    opt = optimizers.optimizer("adam", optax.constant_schedule(1.0), clip_norm=1.0)
+    clipping = opt.update(
+        {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, opt.init({"a": jnp.zeros(1), "b": jnp.zeros(1)})
+    )
+    moments = clipping[1][1][0].mu  # Adam's first moment: 0.1 of what came through
+    np.testing.assert_allclose([moments["a"][0], moments["b"][0]], [0.06, 0.08], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: optimizers.learning_rate(1.0, warmup_steps=0, decay="step", num_steps=5),
+            "decay='step' is not one of",
+        ),
+        (lambda: optimizers.learning_rate(0.0, warmup_steps=0, decay="cosine", num_steps=5), "learning_rate=0.0"),
+        (lambda: optimizers.learning_rate(1.0, warmup_steps=5, decay="cosine", num_steps=5), "warmup_steps=5.*0 … 4"),
+        (lambda: optimizers.learning_rate(1.0, warmup_steps=-1, decay="constant", num_steps=5), "warmup_steps=-1"),
+        (lambda: optimizers.optimizer("sgdd", None, clip_norm=None), "name='sgdd' is not one of 'adam', 'adamw'"),
+        (lambda: optimizers.optimizer("adam", None, clip_norm=0.0), "clip_norm=0.0"),
+    ],
+)
+def test_bad_input(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

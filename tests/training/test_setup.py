@@ -1,0 +1,84 @@
+"""Bad configs: one clear line that names the field, before any device work."""
+
+import jax
+import pytest
+
+from diffjax.errors import UserError
+from diffjax.training import setup
+from diffjax.training.loop import train
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"schedule__name": "lineer"}, r"config.schedule: name='lineer' is not one of 'linear', 'cosine'"),
+        ({"schedule__name": "linear", "schedule__beta_start": 0.1, "schedule__beta_end": 0.05}, "config.schedule: .*beta_end=0.05: beta_end must exceed"),
+        ({"schedule__beta_end": 0.05}, "config.schedule: beta_end=0.05 means nothing to 'cosine'"),
+        ({"schedule__num_timesteps": 0}, "config.schedule: num_timesteps=0"),
+        ({"sample__sampler": "dpm"}, "config.sample: sampler='dpm' is not one of 'ddpm', 'ddim'"),
+        ({"sample__grid": "log"}, "config.sample: grid='log'"),
+        ({"sample__steps": 21}, "config.sample.steps: num_steps=21 is out of range: allowed is 1 … 20"),
+        ({"sample__eta": 2.0}, "config.sample: eta=2.0"),
+        ({"sample__variance": "learned"}, "config.sample: variance='learned' means nothing to 'ddim'"),
+        ({"model__multipliers": (1, 1, 1, 1, 1)}, "config.model: image size 8×8 cannot be halved 4 times"),
+        ({"model__groups": 5}, "config.model: groups=5 does not divide 8 channels"),
+        ({"data__source": "cats"}, "config.data: source='cats' is not one of 'digits'"),
+        ({"data__image_shape": (16, 16, 1)}, r"config.data.image_shape: \(16, 16, 1\), but images of digits are \(8, 8, 1\)"),
+        ({"data__holdout": 1.5}, "config.data: holdout=1.5"),
+        ({"optimizer__name": "lion"}, "config.optimizer: name='lion' is not one of 'adam', 'adamw'"),
+        ({"optimizer__decay": "poly"}, "config.optimizer: decay='poly'"),
+        ({"optimizer__learning_rate": -1.0}, "config.optimizer: learning_rate=-1.0"),
+        ({"train__batch_size": 12}, "config.train.batch_size: batch_size=12 must be a positive multiple of the 8 devices"),
+        ({"train__batch_size": 1800}, "config.train.batch_size: batch_size=1800 exceeds the source's 1797 images"),
+        ({"train__loss": "l3"}, "config.train.loss: loss='l3'"),
+        ({"train__ema_decay": 1.0}, "config.train.ema_decay: 1.0"),
+        ({"train__log_every": 0}, "config.train.log_every: 0 must be a whole number ≥ 1"),
+    ],
+)  # fmt: skip
+def test_bad_field(tiny_config, tmp_path, fields, words, count_compilations):
+    with pytest.raises(UserError, match=words) as caught:
+        train(tiny_config(**fields), tmp_path / "run", progress=False)
+    assert "\n" not in str(caught.value)
+    assert count_compilations() == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_config_is_good(tiny_config):
+    experiment = setup.experiment(tiny_config())
+    assert experiment.schedule.num_timesteps == 20
+    assert experiment.steps.num_steps == 5
+    assert setup.training(tiny_config(), experiment.image_shape, 8).source[0]["image"].shape == (8, 8, 1)
+
+
+def test_config_comes_back_from_the_workdir(tiny_config, tmp_path):
+    setup.save_config(tiny_config(), tmp_path)
+    loaded = setup.experiment(setup.load_config(tmp_path))
+    original = setup.experiment(tiny_config())
+    assert loaded.model == original.model
+    assert jax.tree.structure(loaded.steps) == jax.tree.structure(original.steps)
+
+
+def test_another_config_in_the_same_workdir(tiny_config, tmp_path):
+    setup.save_config(tiny_config(), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match="config.model.channels is 16 but was 8; config.seed is 3 but was 0"):
+        setup.save_config(tiny_config(model__channels=16, seed=3), tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_what_may_change_when_a_run_goes_on(tiny_config, tmp_path):
+    setup.save_config(tiny_config(), tmp_path)
+    setup.save_config(tiny_config(train__log_every=3, sample__steps=7), tmp_path)
+    with pytest.raises(UserError, match="config.train.steps is 20 but was 12"):
+        setup.save_config(tiny_config(train__steps=20), tmp_path)
+    # With a constant rate, training on is the same run.
+    setup.save_config(tiny_config(optimizer__decay="constant"), tmp_path / "b")
+    setup.save_config(tiny_config(optimizer__decay="constant", train__steps=20), tmp_path / "b")
+
+
+def test_a_workdir_that_is_not_one(tmp_path):
+    with pytest.raises(UserError, match=r"config.json is not there: --workdir must be"):
+        setup.load_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot read .*config.json"):
+        setup.load_config(tmp_path)
