@@ -58,7 +58,7 @@ def denoising_strip(t: Sequence[int], x: np.ndarray, x0: np.ndarray, *, tile: in
         label = "clean" if level == -1 else f"t={level}"
         draw.text((margin + gap + (k + 0.5) * column, head / 2), label, fill=0, font=font, anchor="mm")
     for n in range(2 * batch):
-        draw.text((margin / 2, head + gap + (n + 0.5) * row), ("x_t", "x̂0")[n % 2], fill=0, font=font, anchor="mm")
+        draw.text((margin / 2, head + gap + (n + 0.5) * row), ("x_t", "x0")[n % 2], fill=0, font=font, anchor="mm")
     return np.asarray(canvas)
 
 

@@ -176,7 +176,7 @@ def test_second_run_with_other_params_eta_and_key_compiles_nothing(count_compila
 def test_an_equal_model_compiles_nothing(count_compilations):
     def run():
         model = dj.models.UNet(channels=8, multipliers=(1,), groups=4, num_res_blocks=1)
-        params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))["params"]
+        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))["params"]
         count_compilations()
         keys = dj.sample_keys(0, 0, 2)
         x = dj.initial_noise(keys, (8, 8, 1))

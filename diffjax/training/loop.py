@@ -38,8 +38,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
 
     init = partial(setup.init_params, experiment.model, experiment.image_shape)
     with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
-        fresh = jax.jit(lambda: state.create(init, training.optimizer, jax.random.key(config.seed)))()
-        current, position = replicate(fresh, devices), None
+        # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        create = jax.jit(partial(state.create, init, training.optimizer), compiler_options=options)
+        current, position = replicate(create(jax.random.key(config.seed)), devices), None
         if checkpoints.latest_step is not None:
             current, position = checkpoints.restore(current)
         start = int(current.step)

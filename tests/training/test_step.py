@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +11,15 @@ from diffjax.tasks import generation
 from diffjax.training import ema, setup, state
 from diffjax.training.step import check_batch_size, make_train_step, replicate, split_batch
 
-MODEL = models.UNet(channels=8, multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
+MODEL = models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
 
 
 def run(num_devices, steps=20, model=MODEL, optimizer=None, loss=None):
     devices = jax.devices()[:num_devices]
     optimizer = optimizer or optax.adam(2e-3)
     loss = loss or generation.loss(schedules.linear(100), model, norm="l2")
-    current = jax.jit(
-        lambda: state.create(lambda key: setup.init_params(model, (8, 8, 1), key), optimizer, jax.random.key(0))
-    )()
+    create = partial(state.create, partial(setup.init_params, model, (8, 8, 1)), optimizer)
+    current = jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})(jax.random.key(0))
     current = replicate(current, devices)
     train_step = make_train_step(loss, optimizer, ema_decay=0.9, devices=devices)
     batches = data.batches(data.digits(), batch_size=16, seed=0)
