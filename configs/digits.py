@@ -1,6 +1,9 @@
 """scikit-learn's 1,797 handwritten digits, 8×8.
 
-python experiments/train.py --config configs/digits.py --workdir runs/digits
+    python experiments/train.py --config configs/digits.py --workdir runs/digits
+
+2 min 56 s on 2 CPU cores, pictures included. 1,000 EMA samples of DDIM-50: Fréchet distance in pixel space 0.048 (two
+halves of the real digits: 0.072), mean top-class probability of an SVM 0.911 (held-out real digits: 0.908).
 """
 
 import ml_collections

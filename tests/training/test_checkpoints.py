@@ -52,8 +52,6 @@ def test_none_there(tmp_path):
         checkpoints.restore(make())
 
 
-# orbax leaves a coroutine unawaited where a read fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["truncate", "remove", "other_shapes"])
 def test_unreadable_is_one_line_and_loses_nothing(tmp_path, damage):
     with Checkpoints(tmp_path) as checkpoints:
