@@ -69,7 +69,8 @@ def test_check_takes_grids_both_ways():
         ([3, 1.5, 0], "whole numbers; this one has 1.5"),
         ([10, 5, -1], "leaves -1 … 9"),
         ([5, -2], "leaves -1 … 9"),
-        ([5, 5, -1], "strictly"),
+        ([5, 5], "from 5 to 5 at step 0"),
+        ([5, -1, -1], "from -1 to -1 at step 1"),
         ([5, 2, 3], "from 2 to 3 at step 1"),
     ],
 )
