@@ -27,6 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "beta_end": placeholder(float),
                 "offset": placeholder(float),
                 "max_beta": placeholder(float),
+                "width": placeholder(float),
+                "beta": placeholder(float),
             },
             "model": {
                 "channels": 16,
@@ -60,6 +62,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "grid": "trailing",
                 "eta": 0.0,
                 "variance": placeholder(str),
+                "sigma_hat": placeholder(bool),
+                "order": placeholder(int),
             },
         }
     )

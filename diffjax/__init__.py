@@ -5,10 +5,18 @@ The functional core (NumPy and JAX alone) is imported with the package; the rest
 
 import importlib
 
-from diffjax import process, samplers, sampling, schedules, timesteps
-from diffjax.samplers import Steps
-from diffjax.sampling import Prediction, Trajectory, initial_noise, sample, sample_keys, sample_trajectory
+from diffjax import guidance, latents, process, samplers, sampling, schedules, steps, thresholds, timesteps
+from diffjax.sampling import (
+    Prediction,
+    Trajectory,
+    initial_noise,
+    sample,
+    sample_keys,
+    sample_many,
+    sample_trajectory,
+)
 from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Steps, stack
 
 __version__ = "0.1.0"
 
@@ -20,13 +28,19 @@ __all__ = [
     "Steps",
     "Trajectory",
     "initial_noise",
+    "guidance",
+    "latents",
     "process",
     "sample",
     "sample_keys",
+    "sample_many",
     "sample_trajectory",
     "samplers",
     "sampling",
     "schedules",
+    "stack",
+    "steps",
+    "thresholds",
     "timesteps",
     *_LAZY,
 ]

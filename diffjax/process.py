@@ -1,30 +1,47 @@
-"""The forward process q(x_t | x_0), its posterior, and the conversions between x_0 and ε.
+"""The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v and the score.
 
 `x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it means something.
 Tables are looked up in the dtype of `x`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from diffjax.schedules import NoiseSchedule, Table
+from diffjax.schedules import NoiseSchedule
+
+PARAMETERISATIONS = ("eps", "x0", "v", "score")
+
+
+class Scales(NamedTuple):
+    """√ᾱ_t and √(1-ᾱ_t), `[T]`: all that the conversions read of a schedule, as a pytree that may pass into jit."""
+
+    sqrt_alpha_bars: ArrayLike
+    sqrt_one_minus_alpha_bars: ArrayLike
+
+    @classmethod
+    def of(cls, schedule: "NoiseSchedule | Scales") -> "Scales":
+        """The two tables of a schedule."""
+        return cls(schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars)
 
 
 def q_sample(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
     """x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a draw of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0."""
     return (
-        _lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0
-        + _lookup(schedule.sqrt_one_minus_alpha_bars, t, x0, clean=0.0) * noise
+        lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0
+        + lookup(schedule.sqrt_one_minus_alpha_bars, t, x0, clean=0.0) * noise
     )
 
 
 def q_mean_variance(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean `[B, …]`, variance and log-variance (`[B, 1, …]`) of q(x_t | x_0) (DDPM Eq. 4)."""
     return (
-        _lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0,
-        _lookup(1.0 - schedule.alpha_bars, t, x0, clean=0.0),
-        _lookup(schedule.log_one_minus_alpha_bars, t, x0, clean=-np.inf),
+        lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0,
+        lookup(1.0 - schedule.alpha_bars, t, x0, clean=0.0),
+        lookup(schedule.log_one_minus_alpha_bars, t, x0, clean=-np.inf),
     )
 
 
@@ -35,35 +52,120 @@ def q_posterior(
 
     At t = 0 the variance is 0 and the log-variance that of t = 1 (`NoiseSchedule.posterior_log_variance`).
     """
-    mean = (
-        _lookup(schedule.posterior_mean_coef_x0, t, x_t) * x0 + _lookup(schedule.posterior_mean_coef_xt, t, x_t) * x_t
-    )
-    return mean, _lookup(schedule.posterior_variance, t, x_t), _lookup(schedule.posterior_log_variance, t, x_t)
+    mean = lookup(schedule.posterior_mean_coef_x0, t, x_t) * x0 + lookup(schedule.posterior_mean_coef_xt, t, x_t) * x_t
+    return mean, lookup(schedule.posterior_variance, t, x_t), lookup(schedule.posterior_log_variance, t, x_t)
 
 
-def predict_x0(schedule: NoiseSchedule, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
+def predict_x0(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """x̂_0 = (x_t - √(1-ᾱ_t)·ε̂)/√ᾱ_t (DDPM Eq. 15), `[B, …]`. Not finite where ᾱ_t = 0."""
-    signal = _lookup(schedule.sqrt_alpha_bars, t, x_t, clean=1.0)
-    noise = _lookup(schedule.sqrt_one_minus_alpha_bars, t, x_t, clean=0.0)
+    signal, noise = _scales(schedule, x_t, t)
     return (x_t - noise * eps) / signal
 
 
-def predict_eps(schedule: NoiseSchedule, x_t: jax.Array, t: jax.Array, x0: jax.Array) -> jax.Array:
+def predict_eps(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, x0: jax.Array) -> jax.Array:
     """ε̂ = (x_t - √ᾱ_t·x̂_0)/√(1-ᾱ_t), `[B, …]`, t ≥ 0: the inverse of `predict_x0`."""
-    return (x_t - _lookup(schedule.sqrt_alpha_bars, t, x_t) * x0) / _lookup(schedule.sqrt_one_minus_alpha_bars, t, x_t)
+    return (x_t - lookup(schedule.sqrt_alpha_bars, t, x_t) * x0) / lookup(schedule.sqrt_one_minus_alpha_bars, t, x_t)
 
 
-def _lookup(table: Table, t: jax.Array, x: jax.Array, clean: float | None = None) -> jax.Array:
+def predict_v(schedule: NoiseSchedule | Scales, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
+    """v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, App. D), `[B, …]`: -x_0 where ᾱ_t = 0, ε at t = -1."""
+    signal, noise = _scales(schedule, x0, t)
+    return signal * eps - noise * x0
+
+
+def x0_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
+    """x̂_0 = √ᾱ_t·x_t - √(1-ᾱ_t)·v̂, `[B, …]`, finite for every t."""
+    signal, noise = _scales(schedule, x_t, t)
+    return signal * x_t - noise * v
+
+
+def eps_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
+    """ε̂ = √(1-ᾱ_t)·x_t + √ᾱ_t·v̂, `[B, …]`, finite for every t."""
+    signal, noise = _scales(schedule, x_t, t)
+    return noise * x_t + signal * v
+
+
+def score_from_eps(schedule: NoiseSchedule | Scales, t: jax.Array, eps: jax.Array) -> jax.Array:
+    """∇log q(x_t) = -ε̂/√(1-ᾱ_t) (Song et al. 2021), `[B, …]`, t ≥ 0."""
+    return -eps / lookup(schedule.sqrt_one_minus_alpha_bars, t, eps)
+
+
+def eps_from_score(schedule: NoiseSchedule | Scales, t: jax.Array, score: jax.Array) -> jax.Array:
+    """ε̂ = -√(1-ᾱ_t)·∇log q(x_t), `[B, …]`; 0 at t = -1."""
+    return -lookup(schedule.sqrt_one_minus_alpha_bars, t, score, clean=0.0) * score
+
+
+def convert(
+    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, value: jax.Array, *, given: str, wanted: str
+) -> jax.Array:
+    """`value`, which parameterises the network's belief about x_t as `given` does, as `wanted` does.
+
+    Finite at ᾱ_t = 0 unless the value lacks what is wanted: there ε and the score know nothing of x_0, nor of v.
+
+    Args:
+      x_t, value: `[B, …]`.
+      given, wanted: "eps", "x0", "v" or "score". t = -1 cannot give a score, nor be read from x_0 alone.
+
+    Returns:
+      `[B, …]`.
+
+    Raises:
+      ValueError: another kind, or a t that `lookup` refuses.
+    """
+    for argument, kind in (("given", given), ("wanted", wanted)):
+        if kind not in PARAMETERISATIONS:
+            raise ValueError(f"{argument}={kind!r} is not one of {', '.join(map(repr, PARAMETERISATIONS))}")
+    if given == wanted:
+        return value
+
+    def eps():
+        match given:
+            case "x0":
+                return predict_eps(schedule, x_t, t, value)
+            case "v":
+                return eps_from_v(schedule, x_t, t, value)
+            case "score":
+                return eps_from_score(schedule, t, value)
+        return value
+
+    def x0():
+        match given:
+            case "x0":
+                return value
+            case "v":
+                return x0_from_v(schedule, x_t, t, value)
+        return predict_x0(schedule, x_t, t, eps())
+
+    match wanted:
+        case "eps":
+            return eps()
+        case "x0":
+            return x0()
+        case "v":
+            return predict_v(schedule, x0(), t, eps())
+    return score_from_eps(schedule, t, eps())
+
+
+def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = None) -> jax.Array:
     """`table[t]` in the dtype of `x`, shaped to broadcast against it; `clean` is the value at t = -1, if it has one.
 
     Raises:
-      ValueError: a concrete `t` out of range (a traced one cannot be seen), or of a shape other than [] and [B].
+      ValueError: a concrete `t` out of range (a traced one cannot be seen, and gives NaN), or of a shape other than []
+        and [B].
     """
     if np.ndim(t) > 1 or (np.ndim(t) == 1 and np.shape(t)[0] not in (1, np.shape(x)[0])):
         raise ValueError(f"t of shape {np.shape(t)} against x of shape {np.shape(x)}: t is a scalar or [{len(x)}]")
     lowest = 0 if clean is None else -1
     if not isinstance(t, jax.core.Tracer) and (np.min(t) < lowest or np.max(t) >= len(table)):
         raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is {lowest} … {len(table) - 1}")
-    # Index -1 reads the appended last entry.
-    values = jnp.asarray(table if clean is None else np.append(table, clean), jnp.result_type(x))[jnp.asarray(t)]
+    table = jnp.asarray(table, jnp.result_type(x))
+    clean_first = jnp.pad(table, (1, 0), constant_values=np.nan if clean is None else clean)
+    values = clean_first.at[jnp.asarray(t) + 1].get(mode="fill", fill_value=np.nan, wrap_negative_indices=False)
     return values.reshape(values.shape + (1,) * (np.ndim(x) - np.ndim(values)))
+
+
+def _scales(schedule: NoiseSchedule | Scales, x: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return (
+        lookup(schedule.sqrt_alpha_bars, t, x, clean=1.0),
+        lookup(schedule.sqrt_one_minus_alpha_bars, t, x, clean=0.0),
+    )

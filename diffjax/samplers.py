@@ -1,16 +1,11 @@
 """Samplers as tables: pure functions (schedule, grid, knobs) → `Steps`, in float64 on the host.
 
-Every step of DDPM, DDIM and their kin is affine in what is known after a network call, so a sampler is a table with one
-row a call, and `sampling.sample` is the one loop that runs it:
-
-    x_s = a·x + b·x̂0 + c·ε̂ + d·z + Σ_k x0_history[k]·x̂0₍₋ₖ₎ + Σ_k eps_history[k]·ε̂₍₋ₖ₎
-
-A table can be printed, plotted, compared with another library's, stacked and `vmap`ped.
+Every step of DDPM, DDIM and their kin is affine in what is known after a network call, so a sampler is a table with
+one row a call (`steps.Steps`), and `sampling.sample` is the one loop that runs it. A table can be printed, plotted,
+compared with another library's, stacked (`steps.stack`) and `vmap`ped. t and s are the levels a step goes from and to.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,68 +13,7 @@ from numpy.typing import ArrayLike
 
 from diffjax import timesteps
 from diffjax.schedules import NoiseSchedule
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Steps:
-    """A sampler: R rows, one a network call. A pytree whose leaves are the columns; NumPy float64 as built.
-
-    Another table of the same shape runs without a new compilation.
-    """
-
-    t_net: ArrayLike  # int32 [R]: the timestep the network is asked at
-    t_from: ArrayLike  # int32 [R]: the level of x before the row
-    t_to: ArrayLike  # int32 [R]: the level of x after it
-    lands: ArrayLike  # bool [R]: whether t_to is on the grid (not so for inner calls of higher-order methods)
-    signal: ArrayLike  # float [R]: √ᾱ of x where the network is asked
-    noise: ArrayLike  # float [R]: √(1-ᾱ) there
-    signal_to: ArrayLike  # float [R]: √ᾱ of x after the row
-    noise_to: ArrayLike  # float [R]: √(1-ᾱ) there
-    a: ArrayLike  # float [R]: coefficient of x
-    b: ArrayLike  # float [R]: of x̂0, after clipping
-    c: ArrayLike  # float [R]: of ε̂, after re-derivation
-    d: ArrayLike  # float [R]: of z ~ N(0, I); with `log_var`, of exp(½ log σ²)·z
-    x0_history: ArrayLike  # float [R, H]: of the x̂0 of the H rows before, newest first
-    eps_history: ArrayLike  # float [R, H']: of the ε̂ of the H' rows before, newest first
-    log_var: ArrayLike | None = None
-    """float [R, 2]: (low, high), between which the network's `log_var_frac` f sets log σ² = low + f·(high - low)."""
-    rederive_eps: bool = dataclasses.field(default=True, metadata={"static": True})
-    """Whether ε̂ follows a clipped x̂0, ε̂ = (x - √ᾱ x̂0)/√(1-ᾱ), or stays as the network gave it."""
-
-    @property
-    def num_rows(self) -> int:
-        """R, the number of network calls."""
-        return np.shape(self.t_net)[-1]
-
-    @property
-    def num_steps(self) -> int:
-        """S, the number of grid steps."""
-        return int(np.sum(self.lands))
-
-    @property
-    def grid(self) -> timesteps.Grid:
-        """The time grid `int32[S+1]` that the table walks along."""
-        return np.append(self.t_from[0], np.asarray(self.t_to)[np.asarray(self.lands)]).astype(np.int32)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether any row adds noise, so that a key is needed."""
-        return bool(np.any(np.asarray(self.d) != 0))
-
-    def __str__(self):
-        history = [("x0", self.x0_history), ("eps", self.eps_history)]
-        names = ["t_net", "from", "to", "lands", "signal", "noise", "a·x", "b·x0", "c·eps", "d·z"]
-        names += [f"·{kind}[-{k + 1}]" for kind, table in history for k in range(np.shape(table)[1])]
-        floats = [self.signal, self.noise, self.a, self.b, self.c, self.d]
-        floats += [column for _, table in history for column in np.transpose(table)]
-        if self.log_var is not None:
-            names += ["logvar.lo", "logvar.hi"]
-            floats += list(np.transpose(self.log_var))
-        cells = [[f"{v:d}" for v in column] for column in (self.t_net, self.t_from, self.t_to)]
-        cells += [["yes" if v else "no" for v in self.lands]]
-        cells += [[f"{v:.6g}" for v in column] for column in floats]
-        return "\n".join("".join(f"{cell:>12}" for cell in line) for line in [names, *zip(*cells, strict=True)])
+from diffjax.steps import Levels, Steps, interleave, one_call_a_step
 
 
 def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_small") -> Steps:
@@ -117,7 +51,7 @@ def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_sma
         raise ValueError(
             f"variance={variance!r} is not one of 'fixed_small', 'fixed_large', 'learned', 'learned_range'"
         )
-    return _one_call_a_step(
+    return one_call_a_step(
         levels,
         a=np.sqrt(alpha) * (1.0 - ab_s) / (1.0 - ab_t),
         b=np.sqrt(ab_s) * large / (1.0 - ab_t),
@@ -173,7 +107,7 @@ def ddim(
     else:
         sigma = noise = eta * sigma_ddpm
     direction = np.sqrt(np.maximum(1.0 - ab_s - sigma**2, 0.0))  # rounding can leave -1e-17 where σ² = 1-ᾱ_s
-    return _one_call_a_step(levels, b=np.sqrt(ab_s), c=direction, d=noise, rederive_eps=rederive_eps)
+    return one_call_a_step(levels, b=np.sqrt(ab_s), c=direction, d=noise, rederive_eps=rederive_eps)
 
 
 def probability_flow(schedule: NoiseSchedule, grid: ArrayLike, *, form: str = "eq13", ask: str = "source") -> Steps:
@@ -201,14 +135,14 @@ def probability_flow(schedule: NoiseSchedule, grid: ArrayLike, *, form: str = "e
         raise ValueError(f"ask={ask!r} is not one of 'source', 'destination'")
     asked = {} if ask == "source" else {"t_net": np.maximum(levels.s, 0)}
     if form == "eq13":
-        return _one_call_a_step(levels, b=np.sqrt(ab_s), c=np.sqrt(1.0 - ab_s), **asked)
+        return one_call_a_step(levels, b=np.sqrt(ab_s), c=np.sqrt(1.0 - ab_s), **asked)
     if form != "eq15":
         raise ValueError(f"form={form!r} is not one of 'eq13', 'eq15'")
     if -1 in (levels.t[0], levels.s[-1]):
         raise ValueError("form='eq15' needs a grid that stays above -1 (clean data): let it end, or begin, at 0")
     variance_t, variance_s = (1.0 - ab_t) / ab_t, (1.0 - ab_s) / ab_s
     slope = 0.5 * (variance_s - variance_t) / np.sqrt(variance_t)
-    return _one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, **asked)
+    return one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, **asked)
 
 
 def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
@@ -226,13 +160,13 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
       ValueError: a grid that is not one.
     """
     levels = _levels(schedule, grid)
-    predict = _one_call_a_step(levels, b=np.sqrt(levels.ab_s), c=np.sqrt(1.0 - levels.ab_s), num_eps_history=1)
+    predict = one_call_a_step(levels, b=np.sqrt(levels.ab_s), c=np.sqrt(1.0 - levels.ab_s), num_eps_history=1)
     half = 0.5 * np.sqrt(levels.ab_s) * (_sigma_bar(levels.ab_s) - _sigma_bar(levels.ab_t))
-    arrived = _Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
-    correct = _one_call_a_step(arrived, a=1.0, c=half, eps_history=-half[:, None])
+    arrived = Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
+    correct = one_call_a_step(arrived, a=1.0, c=half, eps_history=-half[:, None])
     corrected = levels.s != -1
     predict = dataclasses.replace(predict, lands=~corrected)
-    return _interleave([predict, correct], [np.ones(len(half), bool), corrected])
+    return interleave([predict, correct], [np.ones(len(half), bool), corrected])
 
 
 def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -> Steps:
@@ -256,14 +190,14 @@ def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -
     noise_ratio = np.sqrt((1.0 - levels.ab_s) / (1.0 - levels.ab_t))
     weight = np.sqrt(levels.ab_s) - np.sqrt(levels.ab_t) * noise_ratio
     if order == 1:
-        return _one_call_a_step(levels, a=noise_ratio, b=weight)
+        return one_call_a_step(levels, a=noise_ratio, b=weight)
     finite = levels.s != -1
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.log(_sigma_bar(levels.ab_t)) - np.log(_sigma_bar(levels.ab_s))
         half_over_r = np.where(finite, 0.5 * h / np.append(np.inf, h[:-1]), 0.0)
     # A repeated index is a step of h = 0, from which nothing can be extrapolated.
     half_over_r = np.where(np.isfinite(half_over_r), half_over_r, 0.0)
-    return _one_call_a_step(
+    return one_call_a_step(
         levels, a=noise_ratio, b=weight * (1.0 + half_over_r), x0_history=-(weight * half_over_r)[:, None]
     )
 
@@ -293,7 +227,7 @@ def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Steps:
     levels = _descending(schedule, grid)
     a, c = _transfer(levels.ab_t, levels.ab_s)
     weights = c[:, None] * _ADAMS_BASHFORTH[np.minimum(np.arange(len(c)), order - 1), :order]
-    return _one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
+    return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
 
 
 def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
@@ -330,16 +264,16 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
         given = np.stack([np.broadcast_to(column, 3) for column in columns], axis=1)
         return np.pad(given, ((0, 0), (0, width - given.shape[1])))
 
-    to_middle = _Levels(t, middle, ab_t, ab_m)
-    at_middle = _Levels(middle, middle, ab_m, ab_m)
-    to_end = _Levels(middle, s, ab_m, ab_s)
-    at_end = _Levels(s, s, ab_s, ab_s)
+    to_middle = Levels(t, middle, ab_t, ab_m)
+    at_middle = Levels(middle, middle, ab_m, ab_m)
+    to_end = Levels(middle, s, ab_m, ab_s)
+    at_end = Levels(s, s, ab_s, ab_s)
     no, yes = np.zeros(3, bool), np.ones(3, bool)
     runge_kutta = [
-        _one_call_a_step(to_middle, a=a_m, c=c_m, num_eps_history=width, lands=no),
-        _one_call_a_step(at_middle, a=1.0, c=c_m, eps_history=history(-c_m), lands=no),
-        _one_call_a_step(to_end, a=a_s / a_m, c=c_s, eps_history=history(-a_s / a_m * c_m), lands=no),
-        _one_call_a_step(at_end, a=1.0, c=c_s / 6, eps_history=history(-4 * c_s / 6, 2 * c_s / 6, c_s / 6), lands=yes),
+        one_call_a_step(to_middle, a=a_m, c=c_m, num_eps_history=width, lands=no),
+        one_call_a_step(at_middle, a=1.0, c=c_m, eps_history=history(-c_m), lands=no),
+        one_call_a_step(to_end, a=a_s / a_m, c=c_s, eps_history=history(-a_s / a_m * c_m), lands=no),
+        one_call_a_step(at_end, a=1.0, c=c_s / 6, eps_history=history(-4 * c_s / 6, 2 * c_s / 6, c_s / 6), lands=yes),
     ]
     multistep = plms(schedule, np.append(levels.t[3:], levels.s[-1]))
     a, c = _transfer(levels.ab_t[3:], levels.ab_s[3:])
@@ -349,40 +283,17 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
         rows = [back - 1 if back <= n else n + 4 * (back - n) - 1 for back in (1, 2, 3)]
         weights[n, rows] = c[n] * _ADAMS_BASHFORTH[3, 1:]
     multistep = dataclasses.replace(multistep, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
-    first = _interleave(runge_kutta, [yes] * 4)
+    first = interleave(runge_kutta, [yes] * 4)
     return jax.tree.map(lambda *columns: np.concatenate(columns), first, multistep)
 
 
-def stack(tables: Sequence[Steps]) -> Steps:
-    """Tables of equal shape as one, each column with a leading axis `[N, …]`: `jax.vmap` over it runs them all.
-
-    Raises:
-      ValueError: tables of different shapes or conventions.
-    """
-    shapes = [jax.tree.map(np.shape, table) for table in tables]
-    if not tables or any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
-            "tables can be stacked if they have equally many rows, equal history, and the same conventions"
-        )
-    return jax.tree.map(lambda *columns: np.stack(columns), *tables)
-
-
-class _Levels(NamedTuple):
-    """Where each step goes from (t) and to (s): index and ᾱ, `[S]`."""
-
-    t: np.ndarray
-    s: np.ndarray
-    ab_t: np.ndarray
-    ab_s: np.ndarray
-
-
-def _levels(schedule: NoiseSchedule, grid: ArrayLike) -> _Levels:
+def _levels(schedule: NoiseSchedule, grid: ArrayLike) -> Levels:
     grid = timesteps.check(grid, schedule.num_timesteps)
     alpha_bar = schedule.alpha_bar_at(grid)
-    return _Levels(grid[:-1], grid[1:], alpha_bar[:-1], alpha_bar[1:])
+    return Levels(grid[:-1], grid[1:], alpha_bar[:-1], alpha_bar[1:])
 
 
-def _descending(schedule: NoiseSchedule, grid: ArrayLike) -> _Levels:
+def _descending(schedule: NoiseSchedule, grid: ArrayLike) -> Levels:
     levels = _levels(schedule, grid)
     if levels.t[0] < levels.s[-1]:
         raise ValueError(
@@ -408,7 +319,7 @@ def _log_variance_range(small: np.ndarray, large: np.ndarray) -> np.ndarray:
     return np.log(np.where(bounds > 0.0, bounds, 1.0))  # a repeated index has no variance, and its row no noise
 
 
-def _checked_sigma(sigma: ArrayLike, levels: _Levels) -> np.ndarray:
+def _checked_sigma(sigma: ArrayLike, levels: Levels) -> np.ndarray:
     sigma = np.asarray(sigma, np.float64)
     if sigma.shape != levels.t.shape:
         raise ValueError(f"sigma of shape {sigma.shape}: one value for each of the {len(levels.t)} steps is needed")
@@ -420,49 +331,3 @@ def _checked_sigma(sigma: ArrayLike, levels: _Levels) -> np.ndarray:
             f"sigma[{i}]={sigma[i]} on the step {levels.t[i]} → {levels.s[i]}: allowed is 0 … √(1-ᾱ_s) = {allowed[i]}"
         )
     return sigma
-
-
-def _one_call_a_step(
-    levels: _Levels,
-    *,
-    a=0.0,
-    b=0.0,
-    c=0.0,
-    d=0.0,
-    t_net=None,
-    lands=True,
-    x0_history=None,
-    eps_history=None,
-    num_eps_history: int = 0,
-    log_var=None,
-    rederive_eps: bool = True,
-) -> Steps:
-    """`Steps` with one row for each of `levels`; coefficients are `[S]` or scalars, histories `[S, H]` or none."""
-    rows = len(levels.t)
-    a, b, c, d = (np.broadcast_to(np.asarray(column, np.float64), rows) for column in (a, b, c, d))
-    return Steps(
-        t_net=np.asarray(np.maximum(levels.t, 0) if t_net is None else t_net, np.int32),
-        t_from=levels.t,
-        t_to=levels.s,
-        lands=np.broadcast_to(lands, rows),
-        signal=np.sqrt(levels.ab_t),
-        noise=np.sqrt(1.0 - levels.ab_t),
-        signal_to=np.sqrt(levels.ab_s),
-        noise_to=np.sqrt(1.0 - levels.ab_s),
-        a=a,
-        b=b,
-        c=c,
-        d=d,
-        x0_history=np.zeros((rows, 0)) if x0_history is None else x0_history,
-        eps_history=np.zeros((rows, num_eps_history)) if eps_history is None else eps_history,
-        log_var=log_var,
-        rederive_eps=rederive_eps,
-    )
-
-
-def _interleave(tables: Sequence[Steps], kept: Sequence[np.ndarray]) -> Steps:
-    """Row 0 of each table, then row 1 of each, …, without the rows that are not `kept` (`bool[S]` a table)."""
-    mask = np.stack(kept, axis=1).ravel()
-    return jax.tree.map(
-        lambda *columns: np.stack(columns, axis=1).reshape(len(mask), *columns[0].shape[1:])[mask], *tables
-    )

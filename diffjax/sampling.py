@@ -5,18 +5,20 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from diffjax.samplers import Steps
+from diffjax.steps import Steps
 
 Predict = Callable[[jax.Array, jax.Array], Any]
+Clip = float | Callable[[jax.Array], jax.Array] | None
 
 # Rows count up from 0, so the last uint32 is free for the noise that a trajectory starts from.
 _INITIAL = np.uint32(2**32 - 1)
@@ -68,7 +70,7 @@ def sample(
     x: jax.Array,
     key: jax.Array | None = None,
     *,
-    clip: float | None = None,
+    clip: Clip = None,
     progress: bool | str = False,
     debug: bool = False,
 ) -> jax.Array:
@@ -82,7 +84,7 @@ def sample(
       x: `[B, …]` float32 or float64; narrower floats are widened to float32.
       key: typed keys `[B]`, or one key (then sample n uses `fold_in(key, n)`), or None if the table adds no noise.
         Row i of sample n draws from `fold_in(key_n, i)`: noise does not depend on the batch.
-      clip: x̂0 is clipped to [-clip, clip]; None: not at all.
+      clip: x̂0 is clipped to [-clip, clip], or put through a function (`thresholds`); None: left as it is.
       progress: a progress bar (a string names it), drawn between equal chunks of rows.
       debug: stop at the first row whose result is not finite.
 
@@ -95,7 +97,7 @@ def sample(
       FloatingPointError: with `debug`, naming chunk, row and timestep.
     """
     steps, predict, x, keys = _checked(steps, predict, x, key)
-    return _run(steps, predict, _Carry.start(steps, x), keys, clip, progress=progress, debug=debug).x
+    return _run(steps, predict, _Carry.start(steps, x), keys, _as_clip(clip), progress=progress, debug=debug).x
 
 
 def sample_trajectory(
@@ -105,7 +107,7 @@ def sample_trajectory(
     key: jax.Array | None = None,
     *,
     every: int = 1,
-    clip: float | None = None,
+    clip: Clip = None,
     progress: bool | str = False,
 ) -> Trajectory:
     """`sample`, keeping every `every`-th grid point and what was predicted there; the first and the last always.
@@ -125,6 +127,7 @@ def sample_trajectory(
     slots = np.full(steps.num_rows, len(kept), np.int32)
     slots[looks] = np.arange(len(kept))
 
+    clip = _as_clip(clip)
     carry = _run(steps, predict, _Carry.start(steps, x, len(kept)), keys, clip, slots, progress=progress)
     x_last = x0_last = carry.x
     if grid[-1] != -1:
@@ -135,6 +138,53 @@ def sample_trajectory(
         x=jnp.concatenate([carry.frames.x[:-1], x_last[None]]),
         x0=jnp.concatenate([carry.frames.x0[:-1], x0_last[None]]),
     )
+
+
+def sample_many(
+    steps: Steps,
+    predict: Predict,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    num: int,
+    batch_size: int,
+    clip: Clip = None,
+    skip: Container[int] = (),
+    progress: bool = False,
+) -> Iterator[tuple[int, jax.Array]]:
+    """Samples 0 … num-1 of a seed, in batches: yields (number of the first, x `[≤ batch_size, *shape]`).
+
+    Sample n is the same whatever `num`, and to float rounding whatever `batch_size`. Batches are spread over this
+    process's devices if these divide them, and over processes in turn: each yields its own.
+
+    Args:
+      steps, predict, clip: as for `sample`.
+      shape: of one sample.
+      seed: of the keys (`sample_keys`).
+      num, batch_size: how many in all, and at once.
+      skip: first numbers of batches that are there already: a run that was cut goes on.
+      progress: a progress bar over the rows of each batch.
+
+    Raises:
+      ValueError: num or batch_size under 1, and as `sample`.
+    """
+    if num < 1 or batch_size < 1:
+        raise ValueError(f"num={num} and batch_size={batch_size} must be ≥ 1")
+    devices = jax.local_devices()
+    spread = len(devices) > 1 and batch_size % len(devices) == 0
+    if spread:
+        mesh = Mesh(np.array(devices), "batch")
+        predict = jax.device_put(as_pytree(predict), NamedSharding(mesh, PartitionSpec()))
+    for start in range(jax.process_index() * batch_size, num, jax.process_count() * batch_size):
+        if start in skip:
+            continue
+        # The last batch is filled up, so that one compilation serves all.
+        keys = sample_keys(seed, start, batch_size)
+        if spread:
+            keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("batch")))
+        description = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
+        x = sample(steps, predict, initial_noise(keys, shape), keys, clip=clip, progress=description)
+        yield start, x[: num - start]
 
 
 class _Frames(NamedTuple):
@@ -214,20 +264,20 @@ def _scan(steps: Steps, slots, predict, carry: _Carry, keys, clip) -> _Carry:
     return jax.lax.scan(body, carry, (steps, slots))[0]
 
 
-def _predict(predict: Predict, row: Steps, x: jax.Array, clip: float | None):
+def _predict(predict: Predict, row: Steps, x: jax.Array, clip: Clip):
     """(x̂0, ε̂, factor of the row's noise) at one row: one network call, clipping, re-derivation."""
     row = _cast(row, x.dtype)
     answer = predict(x, jnp.full(x.shape[:1], row.t_net, jnp.int32))
+    noisy = row.noise > 0  # where ᾱ = 1, x is its own x̂0, and holds no noise to derive ε̂ from: the network's stays
     if isinstance(answer, Prediction):
         x0, eps, frac = (part if part is None else _like(x, part) for part in answer)
+        x0 = jnp.where(noisy, x0, x)
     else:
         eps, frac = _like(x, answer), None
         x0 = (x - row.noise * eps) / row.signal
     if clip is not None:
-        x0 = jnp.clip(x0, -clip, clip)
+        x0 = clip(x0) if callable(clip) else jnp.clip(x0, -clip, clip)
         if row.rederive_eps:
-            # Where ᾱ = 1, x holds no noise to derive ε̂ from: the network's stays.
-            noisy = row.noise > 0
             eps = jnp.where(noisy, (x - row.signal * x0) / jnp.where(noisy, row.noise, 1), eps)
     if row.log_var is None:
         return x0, eps, jnp.ones((), x.dtype)
@@ -265,6 +315,11 @@ def _normal(keys: jax.Array, number: jax.Array, shape: tuple[int, ...], dtype) -
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape, dtype))(keys)
 
 
+def as_pytree(function: Callable) -> Callable:
+    """A function as jit can take it: itself if it is a pytree, or as `Partial`, compared by identity."""
+    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
+
+
 def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None):
     """(steps, predict as a pytree, x, keys [B] or None), after every check that needs no device."""
     x = jnp.asarray(x)
@@ -286,9 +341,11 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
             key = _children(key, np.arange(len(x), dtype=np.uint32))
     if not callable(predict):
         raise ValueError(f"predict must be callable as predict(x, t); it is a {type(predict).__name__}")
-    if jax.tree_util.all_leaves([predict]):
-        predict = jax.tree_util.Partial(predict)
-    return steps, predict, x, key
+    return steps, as_pytree(predict), x, key
+
+
+def _as_clip(clip: Clip) -> Clip:
+    return as_pytree(clip) if callable(clip) else clip
 
 
 def _chunk_length(rows: int) -> int:

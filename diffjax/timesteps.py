@@ -85,7 +85,7 @@ def uniform(num_timesteps: int, *, stride: int, last: bool = False, end: int = -
 
     Args:
       num_timesteps: T.
-      stride: in 1 … T-1; some code calls it tau.
+      stride: in 1 … T; some code calls it tau.
       last: T-1 as well. Code that appends it blindly repeats it where the stride divides T-1; here it stands once.
       end: -1, or 0 to stop at index 0.
 
@@ -93,8 +93,8 @@ def uniform(num_timesteps: int, *, stride: int, last: bool = False, end: int = -
       ValueError: a stride out of range, or another `end`.
     """
     _check_end(end)
-    if stride != int(stride) or not 1 <= stride < num_timesteps:
-        raise ValueError(f"stride={stride} is out of range: allowed is 1 … {num_timesteps - 1}")
+    if stride != int(stride) or not 1 <= stride <= num_timesteps:
+        raise ValueError(f"stride={stride} is out of range: allowed is 1 … {num_timesteps}")
     indices = np.arange(0, num_timesteps, int(stride))
     indices = np.union1d(indices, [num_timesteps - 1]) if last else indices
     return _grid(indices[indices > end][::-1], num_timesteps, end)

@@ -54,18 +54,18 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
     config = setup.load_config(workdir)
     if config.data.source != "digits":
         raise UserError(f"{workdir} was trained on {config.data.source!r}; these figures are for 'digits'")
-    config.sample.update({"sampler": "ddim", "steps": steps, "eta": 0.0, "variance": None})
+    config.sample.update(dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": steps, "eta": 0.0})
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
         step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape)
     predict = models.predictor(experiment.model, params)
     shape = experiment.image_shape
-    images = generation.generate(
+    images = generation.images(
         experiment.steps, predict, shape, seed=seed, num=num, batch_size=min(num, 250), progress=True
     )
 
     everything = data.digits()
-    real, samples = _pixels(everything.images), _pixels(np.concatenate(list(images)))
+    real, samples = _pixels(everything.images), _pixels(np.concatenate([batch for _, batch in images]))
     confidence, shares = evaluation.class_confidence(samples, real, everything.labels)
     result = {
         "protocol": f"{num} EMA samples at step {step}, DDIM-{steps}, {config.sample.grid} grid, η = 0, seed {seed}",

@@ -2,14 +2,20 @@
 
 python experiments/sample.py --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
 
-Writes `grid.png` (the first 64) and `samples.npz` (`images`, uint8 [num, H, W, C], as evaluators take them).
+Writes `grid.png` (the first 64) and `samples.npz` (`images`, uint8 [num, H, W, C], as evaluators take them). Batches
+are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut; several processes
+(hosts) may share the folder.
 """
 
 import argparse
+import json
+import shutil
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from diffjax import models, viz
 from diffjax.errors import UserError
@@ -32,7 +38,9 @@ def main() -> None:
     sampler.add_argument("--steps", type=int)
     sampler.add_argument("--grid", choices=setup.GRIDS)
     sampler.add_argument("--eta", type=float, help="of ddim, in [0, 1]")
+    sampler.add_argument("--sigma-hat", action="store_true", default=None, help="of ddim: the larger noise of App. D.3")
     sampler.add_argument("--variance", choices=("fixed_small", "fixed_large"), help="of ddpm")
+    sampler.add_argument("--order", type=int, help="of dpm_solver_pp and plms")
     args = parser.parse_args()
     try:
         run(args)
@@ -50,29 +58,59 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)} must be ≥ 1")
     config = setup.load_config(args.workdir)
-    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", "eta", "variance")}
-    if args.sampler not in (None, config.sample.sampler):
+    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", *setup.KNOBS)}
+    if args.sampler not in (None, config.sample.sampler) or args.sigma_hat:
         # Another sampler does not take over the knobs of the config's own.
-        config.sample.update({"eta": None, "variance": None})
+        config.sample.update(dict.fromkeys(setup.KNOBS))
     config.sample.update({name: value for name, value in given.items() if value is not None})
     experiment = setup.experiment(config)
+    out = args.out or Path(args.workdir) / "samples"
     with Checkpoints(args.workdir) as checkpoints:
-        params = checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
-    predict = models.predictor(experiment.model, params)
-    batches = generation.generate(
+        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
+    parts = out / "parts"
+    batch_size = min(args.batch_size, args.num)
+    _claim(parts, {
+        "workdir": str(Path(args.workdir).resolve()), "step": step, "raw": args.raw, "seed": args.seed, "num": args.num,
+        "batch_size": batch_size, "sample": json.loads(config.sample.to_json()),
+    })  # fmt: skip
+    batches = generation.images(
         experiment.steps,
-        predict,
+        models.predictor(experiment.model, params),
         experiment.image_shape,
         seed=args.seed,
         num=args.num,
-        batch_size=min(args.batch_size, args.num),
+        batch_size=batch_size,
+        skip={int(path.stem) for path in parts.glob("?????????.npy")},
         progress=True,
     )
-    images = np.concatenate(list(batches))
-    out = args.out or Path(args.workdir) / "samples"
-    print(viz.save_png(out / "grid.png", viz.grid(images[:64], columns=8)))
-    np.savez_compressed(out / "samples.npz", images=images)
-    print(out / "samples.npz")
+    for start, images in batches:
+        path = parts / f"{start:09d}.npy"
+        np.save(path.with_suffix(".part.npy"), images)
+        path.with_suffix(".part.npy").replace(path)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("every process has written its parts")
+    if jax.process_index() == 0:
+        images = np.concatenate([np.load(path) for path in sorted(parts.glob("?????????.npy"))])
+        print(viz.save_png(out / "grid.png", viz.grid(images[:64], columns=8)))
+        np.savez_compressed(out / "samples.npz", images=images)
+        print(out / "samples.npz")
+        shutil.rmtree(parts)
+
+
+def _claim(parts: Path, run: dict) -> None:
+    """Opens the folder of parts for a run, or sees that the parts in it are of this very run."""
+    path = parts / "run.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != run:
+            different = sorted(name for name in run if run[name] != found.get(name))
+            raise UserError(
+                f"{parts} holds parts of another run ({', '.join(different)} differ): finish that one, remove the "
+                "folder, or give another --out"
+            )
+        return
+    parts.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(run) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 
 # Lowest first; a module may import its own floor and those below.
 FLOORS = [
-    {"errors", "schedules"},
+    {"errors", "schedules", "thresholds"},
     {"timesteps", "process"},
+    {"steps"},
     {"samplers"},
     {"sampling"},
+    {"guidance", "latents"},
     {"models"},
     {"losses", "viz"},
     {"data", "tasks"},

@@ -1,12 +1,18 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffjax import process, schedules
 
 SCHEDULE = schedules.linear(50, beta_start=1e-3, beta_end=0.3)
+ZERO_SNR = schedules.from_betas([0.1, 0.5, 1.0])
 T = np.array([0, 1, 20, 49])
+KINDS = ["eps", "x0", "v", "score"]
 
 
 def draw(seed, dtype=jnp.float64):
@@ -81,10 +87,112 @@ def test_under_jit_with_a_traced_timestep():
     np.testing.assert_allclose(jitted, process.q_sample(SCHEDULE, x0, T, eps), rtol=1e-6)
 
 
+def all_kinds(schedule, x0, t, eps):
+    """One belief about x_t in every parameterisation, written here from the definitions."""
+    ab = schedule.alpha_bar_at(t).reshape(-1, *[1] * (x0.ndim - 1))
+    v = np.sqrt(ab) * eps - np.sqrt(1 - ab) * x0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {"eps": eps, "x0": x0, "v": v, "score": -eps / np.sqrt(1 - ab)}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("given", "wanted"), list(itertools.product(KINDS, KINDS)))
+def test_every_conversion_is_what_the_definitions_say(given, wanted):
+    x0, eps = draw(0), draw(1)
+    kinds = all_kinds(SCHEDULE, x0, T, eps)
+    x_t = process.q_sample(SCHEDULE, x0, T, eps)
+    converted = process.convert(SCHEDULE, x_t, T, kinds[given], given=given, wanted=wanted)
+    np.testing.assert_allclose(converted, kinds[wanted], rtol=1e-11, atol=1e-11)
+
+
+@given(
+    pair=st.sampled_from(list(itertools.permutations(KINDS, 2))),
+    t=st.integers(0, 49),
+    x_t=st.floats(-10, 10),
+    value=st.floats(-10, 10),
+)
+def test_there_and_back(pair, t, x_t, value):
+    # For any value, also one that no x_0 and ε of unit size led to.
+    given, wanted = pair
+    with jax.enable_x64(True):
+        x_t, value = jnp.full((1, 1), x_t), jnp.full((1, 1), value)
+        there = process.convert(SCHEDULE, x_t, t, value, given=given, wanted=wanted)
+        back = process.convert(SCHEDULE, x_t, t, there, given=wanted, wanted=given)
+        np.testing.assert_allclose(back, value, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_v_is_predict_v():
+    x0, eps = draw(0), draw(1)
+    np.testing.assert_allclose(
+        process.predict_v(SCHEDULE, x0, T, eps), all_kinds(SCHEDULE, x0, T, eps)["v"], rtol=1e-12
+    )
+    # d x_t/dφ for the angle φ with cos φ = √ᾱ (Salimans & Ho 2022, App. D).
+    angle = np.arccos(SCHEDULE.sqrt_alpha_bars[20])
+    _, tangent = jax.jvp(lambda phi: jnp.cos(phi) * x0 + jnp.sin(phi) * eps, (angle,), (1.0,))
+    np.testing.assert_allclose(process.predict_v(SCHEDULE, x0, 20, eps), tangent, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("given", "wanted"), [*itertools.product(["v", "x0"], KINDS), ("eps", "score"), ("score", "eps")]
+)
+def test_conversions_that_hold_where_alpha_bar_is_zero(given, wanted):
+    x0, eps = draw(0)[:1], draw(1)[:1]  # there x_t = ε
+    kinds = all_kinds(ZERO_SNR, x0, np.array([2]), eps)
+    if given == "x0" and wanted == "v":
+        np.testing.assert_array_equal(kinds["v"], -x0)
+    converted = process.convert(ZERO_SNR, eps, 2, kinds[given], given=given, wanted=wanted)
+    np.testing.assert_allclose(converted, kinds[wanted], rtol=1e-15)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("given", "wanted"), [("eps", "x0"), ("v", "x0"), ("v", "eps"), ("eps", "v"), ("score", "x0")])
+def test_conversions_that_hold_at_clean_data(given, wanted):
+    x0, eps = draw(0), draw(1)
+    kinds = all_kinds(SCHEDULE, x0, np.array([-1]), eps) | {"score": draw(2)}
+    converted = process.convert(SCHEDULE, x0, -1, kinds[given], given=given, wanted=wanted)
+    np.testing.assert_array_equal(converted, kinds[wanted])
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("x0", "eps"), ("x0", "v"), ("eps", "score"), ("v", "score")])
+def test_conversions_that_mean_nothing_at_clean_data(given, wanted):
+    x = jnp.zeros((4, 2))
+    with pytest.raises(ValueError, match="allowed is 0 … 49"):
+        process.convert(SCHEDULE, x, -1, x, given=given, wanted=wanted)
+
+
+def test_kinds_that_are_none():
+    x = jnp.zeros((4, 2))
+    with pytest.raises(ValueError, match="given='epsilon' is not one of 'eps', 'x0', 'v', 'score'"):
+        process.convert(SCHEDULE, x, 0, x, given="epsilon", wanted="x0")
+    with pytest.raises(ValueError, match="wanted='x_0' is not one of"):
+        process.convert(SCHEDULE, x, 0, x, given="eps", wanted="x_0")
+
+
+def test_scales_stand_for_a_schedule_in_jit():
+    x0, eps = draw(0, jnp.float32), draw(1, jnp.float32)
+    convert = jax.jit(process.convert, static_argnames=("given", "wanted"))
+    x_t = process.q_sample(SCHEDULE, x0, T, eps)
+    converted = convert(process.Scales.of(SCHEDULE), x_t, jnp.asarray(T), eps, given="eps", wanted="v")
+    assert converted.dtype == jnp.float32
+    np.testing.assert_allclose(converted, process.predict_v(SCHEDULE, x0, T, eps), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("t", [-2, 50, np.array([0, 1, 2, 50])])
 def test_timestep_out_of_range(t):
     with pytest.raises(ValueError, match="allowed is -1 … 49"):
         process.q_sample(SCHEDULE, jnp.zeros((4, 2)), t, jnp.zeros((4, 2)))
+
+
+def test_a_traced_timestep_out_of_range_gives_nan():
+    # It cannot be refused, and must not quietly be another timestep.
+    x = jnp.ones((5, 2))
+    t = jnp.array([-2, -1, 49, 50, 51])
+    finite = jnp.isfinite(jax.jit(process.q_sample, static_argnums=0)(SCHEDULE, x, t, x))
+    np.testing.assert_array_equal(finite[:, 0], [False, True, True, False, False])
+    finite = jnp.isfinite(jax.jit(process.predict_eps, static_argnums=0)(SCHEDULE, x, t, x))
+    np.testing.assert_array_equal(finite[:, 0], [False, False, True, False, False])
 
 
 def test_what_has_no_value_at_clean_data():

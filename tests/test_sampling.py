@@ -99,7 +99,7 @@ def test_chunks_are_equal_and_waste_little(rows):
     length = dj.sampling._chunk_length(rows)
     chunks = -(-rows // length)
     assert chunks <= 40
-    assert chunks >= min(rows, 14)
+    assert chunks >= min(rows, 10)
     assert -rows % length <= 0.06 * rows
 
 
@@ -281,6 +281,58 @@ def test_a_network_that_gives_x0_too_works_where_alpha_bar_is_zero():
     np.testing.assert_allclose(dj.sample(steps, oracle, jnp.ones((1, 2)), clip=1.0), 0.25, rtol=1e-6)
 
 
+def test_encoding_starts_from_x_itself_whatever_the_network_says_of_x0():
+    steps = samplers.probability_flow(SCHEDULE, [-1, 50])
+    eps = jax.tree_util.Partial(lambda x, t: jnp.sin(x))
+    both = jax.tree_util.Partial(lambda x, t: dj.Prediction(x0=jnp.full_like(x, 9.0), eps=jnp.sin(x)))
+    _, x = start(2)
+    np.testing.assert_allclose(dj.sample(steps, both, x), dj.sample(steps, eps, x), rtol=1e-6)
+
+
+def test_sample_many_is_sample_in_batches():
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5), eta=1.0)
+    keys, x = start(10)
+    expected = dj.sample(steps, network(), x, keys, clip=1.0)
+    for batch_size in (3, 8, 16):  # two of them spread over the 8 devices
+        batches = dj.sample_many(steps, network(), SHAPE, seed=0, num=10, batch_size=batch_size, clip=1.0)
+        starts, parts = zip(*batches, strict=True)
+        assert list(starts) == list(range(0, 10, batch_size))
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-4, atol=1e-5)
+        assert len(parts[0].sharding.device_set) == (1 if batch_size == 3 else 8)
+
+
+def test_sample_many_goes_on_where_it_was_cut():
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5))
+    batches = dj.sample_many(steps, network(), SHAPE, seed=0, num=10, batch_size=3, skip={0, 6})
+    assert [(first, len(x)) for first, x in batches] == [(3, 3), (9, 1)]
+
+
+def test_processes_take_turns(monkeypatch):
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5))
+    taken = []
+    for index in range(3):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        monkeypatch.setattr(jax, "process_count", lambda: 3)
+        batches = dj.sample_many(steps, network(), SHAPE, seed=0, num=20, batch_size=3)
+        taken.append([first for first, _ in batches])
+    assert taken == [[0, 9, 18], [3, 12], [6, 15]]
+
+
+def test_clip_may_be_a_function(count_compilations):
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5))
+    _, x = start(2)
+
+    def limit(bound, x0):
+        return jnp.clip(x0, -bound, bound)
+
+    by_function = dj.sample(steps, network(), x, clip=jax.tree_util.Partial(limit, 0.5))
+    np.testing.assert_allclose(by_function, dj.sample(steps, network(), x, clip=0.5), rtol=1e-5, atol=1e-6)
+    count_compilations()
+    dj.sample(steps, network(), x, clip=jax.tree_util.Partial(limit, 0.9)).block_until_ready()
+    assert count_compilations() == 0
+    assert np.all(np.isfinite(dj.sample(steps, network(), x, clip=lambda x0: jnp.tanh(x0))))
+
+
 NOISY = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5), eta=1.0)
 X = jnp.zeros((3, 2))
 
@@ -298,6 +350,7 @@ X = jnp.zeros((3, 2))
         (lambda: dj.sample(random_table(3, 0, 0, True), network(), X, jax.random.key(0)), "log_var_frac"),
         (lambda: dj.sample_trajectory(NOISY, network(), X, jax.random.key(0), every=0), "every=0"),
         (lambda: dj.sample_keys(0, -1, 2), "start=-1"),
+        (lambda: next(dj.sample_many(NOISY, network(), (2,), seed=0, num=0, batch_size=2)), "num=0"),
         (
             lambda: jax.jit(lambda x: dj.sample(NOISY, network(), x, jax.random.key(0), progress=True))(X),
             "inside jit",

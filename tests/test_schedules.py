@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffjax import schedules
+from diffjax import samplers, schedules, timesteps
 
 TABLES = [
     "betas", "alphas", "alpha_bars", "alpha_bars_prev", "sqrt_alpha_bars", "sqrt_one_minus_alpha_bars",
-    "log_one_minus_alpha_bars", "sqrt_recip_alpha_bars", "sqrt_recipm1_alpha_bars", "posterior_variance",
+    "log_one_minus_alpha_bars", "log_snr", "sigma_bars", "sqrt_recip_alpha_bars", "sqrt_recipm1_alpha_bars", "posterior_variance",
     "posterior_log_variance", "posterior_mean_coef_x0", "posterior_mean_coef_xt",
 ]  # fmt: skip
 
@@ -66,6 +66,72 @@ def test_tables_follow_from_their_definitions(values):
     )
 
 
+def test_formulas_of_the_other_schedules():
+    T, start, end = 100, 1e-3, 0.3
+    roots = np.sqrt(start) + (np.sqrt(end) - np.sqrt(start)) * np.arange(T) / (T - 1)
+    quadratic = schedules.quadratic(T, beta_start=start, beta_end=end)
+    np.testing.assert_allclose(quadratic.betas, roots**2, rtol=1e-13)
+    np.testing.assert_array_equal(schedules.scaled_linear(T, beta_start=start, beta_end=end).betas, quadratic.betas)
+    u = -6 + 12 * np.arange(T) / (T - 1)
+    sigmoid = schedules.sigmoid(T, beta_start=start, beta_end=end)
+    np.testing.assert_allclose(sigmoid.betas, start + (end - start) / (1 + np.exp(-u)), rtol=1e-12)
+    np.testing.assert_array_equal(schedules.constant(T, beta=end).betas, np.full(T, end))
+    # Published end points: improved-diffusion's linear at T = 4000; SR3's 1e-6 … 1e-2 at T = 2000.
+    assert schedules.linear(4000, per_thousand=True).alpha_bars[-1] == pytest.approx(4.25e-5, rel=2e-3)
+    assert schedules.linear(2000, beta_start=1e-6, beta_end=1e-2).alpha_bars[-1] == pytest.approx(4.39e-5, rel=2e-3)
+
+
+def test_jsd_falls_linearly_to_zero():
+    s = schedules.jsd(50)
+    np.testing.assert_allclose(s.alpha_bars, 1 - np.arange(1, 51) / 50, atol=1e-14)
+    assert s.alpha_bars[-1] == 0
+    assert np.isinf(s.sigma_bars[-1])
+    assert np.isinf(s.log_snr[-1])
+
+
+@given(betas)
+def test_from_alpha_bars_is_the_inverse(values):
+    s = schedules.from_betas(values)
+    np.testing.assert_allclose(schedules.from_alpha_bars(s.alpha_bars).betas, s.betas, rtol=1e-8)
+
+
+@given(betas)
+def test_views(values):
+    s = schedules.from_betas(values)
+    np.testing.assert_allclose(np.exp(-s.log_snr / 2), s.sigma_bars, rtol=1e-9)
+    np.testing.assert_allclose(1 / (1 + s.sigma_bars**2), s.alpha_bars, rtol=1e-9)
+
+
+def test_zero_terminal_snr():
+    s = schedules.linear()
+    rescaled = schedules.zero_terminal_snr(s)
+    assert rescaled.alpha_bars[-1] == 0
+    assert rescaled.betas[-1] == 1
+    assert rescaled.alpha_bars[0] == pytest.approx(s.alpha_bars[0], rel=1e-12)
+    # √ᾱ is an affine map of what it was.
+    slope = np.diff(rescaled.sqrt_alpha_bars) / np.diff(s.sqrt_alpha_bars)
+    np.testing.assert_allclose(slope, slope[0], rtol=1e-6)
+    assert s.sqrt_alpha_bars[-1] == pytest.approx(0.0064, abs=5e-5)  # what is left of the signal without it
+
+
+def test_respacing_keeps_the_levels():
+    s = schedules.linear()
+    indices = np.arange(0, 1000, 50)
+    short = schedules.respace(s, indices)
+    np.testing.assert_allclose(short.alpha_bars, s.alpha_bars[indices], rtol=1e-13)
+    np.testing.assert_allclose(short.betas[1:], 1 - s.alpha_bars[indices][1:] / s.alpha_bars[indices][:-1], rtol=1e-12)
+    np.testing.assert_allclose(schedules.respace(s, np.arange(1000)).betas, s.betas, rtol=1e-9)
+
+
+def test_a_respaced_chain_is_the_strided_one():
+    # Ancestral sampling on a grid of the long chain has the coefficients of the short chain, walked in full.
+    s, grid = schedules.linear(), timesteps.leading(1000, 20)
+    strided = samplers.ddpm(s, grid)
+    short = samplers.ddpm(schedules.respace(s, grid[:-1][::-1]), timesteps.full(20))
+    for name in ("a", "b", "d", "signal", "noise"):
+        np.testing.assert_allclose(getattr(short, name), getattr(strided, name), rtol=1e-9, atol=1e-14)
+
+
 def test_log_variance_at_zero_is_that_of_the_next_step():
     s = schedules.linear()
     assert s.posterior_variance[0] == 0
@@ -112,6 +178,20 @@ def test_alpha_bar_at():
         (lambda: schedules.linear(2.5), "num_timesteps=2.5"),
         (lambda: schedules.cosine(offset=-1), "offset=-1"),
         (lambda: schedules.cosine(max_beta=1.0), "max_beta=1.0"),
+        (lambda: schedules.cosine(offset=float("nan")), "offset=nan"),
+        (lambda: schedules.linear(10, per_thousand=True), "beta_end=2.0"),
+        (lambda: schedules.quadratic(beta_start=0.5, beta_end=0.1), "beta_end=0.1"),
+        (lambda: schedules.sigmoid(beta_start=0.5, beta_end=0.1), "beta_end=0.1"),
+        (lambda: schedules.sigmoid(width=0), "width=0"),
+        (lambda: schedules.constant(beta=0.0), r"betas\[0\]=0.0"),
+        (lambda: schedules.from_alpha_bars([0.9, 0.9]), r"alpha_bars\[1\]=0.9 must lie within \[0, 0.9\)"),
+        (lambda: schedules.from_alpha_bars([1.0]), r"alpha_bars\[0\]=1.0"),
+        (lambda: schedules.from_alpha_bars([0.5, -0.1]), r"alpha_bars\[1\]=-0.1"),
+        (lambda: schedules.from_alpha_bars([]), "shape"),
+        (lambda: schedules.zero_terminal_snr(schedules.linear(1)), "num_timesteps=1"),
+        (lambda: schedules.respace(schedules.linear(10), [3, 2]), "ascends strictly"),
+        (lambda: schedules.respace(schedules.linear(10), [-1, 2]), "out of range"),
+        (lambda: schedules.respace(schedules.linear(10), [3, 10]), "out of range"),
         (lambda: schedules.from_betas([0.1, 0.0]), r"betas\[1\]=0.0"),
         (lambda: schedules.from_betas([0.1, np.nan]), r"betas\[1\]=nan"),
         (lambda: schedules.from_betas([]), "shape"),

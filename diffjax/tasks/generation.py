@@ -11,8 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from diffjax import losses, samplers, sampling, timesteps, viz
-from diffjax.samplers import Steps
 from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Steps
 
 CLIP = 1.0
 """The range of x_0, which x̂_0 is clipped to."""
@@ -43,27 +43,15 @@ def loss(schedule: NoiseSchedule, model: nn.Module, *, norm: str):
     return per_example
 
 
-def generate(
-    steps: Steps,
-    predict: sampling.Predict,
-    shape: tuple[int, ...],
-    *,
-    seed: int,
-    num: int,
-    batch_size: int,
-    clip: float | None = CLIP,
-    progress: bool = False,
-) -> Iterator[np.ndarray]:
-    """Batches of uint8 images `[≤ batch_size, *shape]`, `num` in all: samples 0 … num-1 of the seed.
-
-    Image n is the same whatever `num` and, to float rounding, whatever `batch_size`.
-    """
-    for start in range(0, num, batch_size):
-        # The last batch is filled up, so that one compilation serves all.
-        keys = sampling.sample_keys(seed, start, batch_size)
-        name = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
-        x = sampling.sample(steps, predict, sampling.initial_noise(keys, shape), keys, clip=clip, progress=name)
-        yield viz.to_uint8(x[: num - start])
+def images(
+    steps: Steps, predict: sampling.Predict, shape: tuple[int, ...], *, seed: int, num: int, batch_size: int, **options
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`sampling.sample_many` as pictures: yields (number of the first, uint8 `[≤ batch_size, *shape]`)."""
+    batches = sampling.sample_many(
+        steps, predict, shape, seed=seed, num=num, batch_size=batch_size, clip=CLIP, **options
+    )
+    for start, x in batches:
+        yield start, viz.to_uint8(x)
 
 
 def write_pictures(

@@ -69,7 +69,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
                 if step % config.train.sample_every == 0 and not last:
                     report.flush()
                     predict = models.predictor(experiment.model, current.ema_params)
-                    (images,) = generation.generate(
+                    ((_, images),) = generation.images(
                         experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
                     )
                     viz.save_png(workdir / "samples" / f"step_{step:07d}.png", viz.grid(images, columns=8))

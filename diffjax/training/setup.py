@@ -15,14 +15,48 @@ from flax import linen as nn
 from diffjax import data, losses, models, samplers, schedules, timesteps
 from diffjax.errors import UserError, naming
 from diffjax.models.unet import check_size
-from diffjax.samplers import Steps
 from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Steps
 from diffjax.training import optimizers
 from diffjax.training.step import check_batch_size
 
-SCHEDULES = {"linear": schedules.linear, "cosine": schedules.cosine}
-GRIDS = {"leading": timesteps.leading, "trailing": timesteps.trailing, "linspace": timesteps.linspace}
-SAMPLERS = {"ddpm": samplers.ddpm, "ddim": samplers.ddim}
+SCHEDULES = {
+    function.__name__: function
+    for function in (
+        schedules.linear,
+        schedules.cosine,
+        schedules.quadratic,
+        schedules.scaled_linear,
+        schedules.sigmoid,
+        schedules.constant,
+        schedules.jsd,
+    )
+}
+GRIDS = {
+    function.__name__: function
+    for function in (
+        timesteps.leading,
+        timesteps.trailing,
+        timesteps.linspace,
+        timesteps.quadratic,
+        timesteps.exponential,
+    )
+}
+SAMPLERS = {
+    function.__name__: function
+    for function in (
+        samplers.ddpm,
+        samplers.ddim,
+        samplers.probability_flow,
+        samplers.heun,
+        samplers.dpm_solver_pp,
+        samplers.plms,
+        samplers.pndm,
+    )
+}
+KNOBS = ("eta", "variance", "sigma_hat", "order")
+"""Fields of `config.sample` that one sampler or another takes; None is its default."""
+
 SOURCES = {"digits": data.digits}
 
 _FREE_FIELDS = ("train.checkpoint_every", "train.keep", "train.log_every", "train.sample_every", "sample")
@@ -110,7 +144,7 @@ def sampler(schedule: NoiseSchedule, options) -> Steps:
     """
     with naming("config.sample"):
         grid = _named(GRIDS, "grid", options.grid)
-        knobs = {name: value for name, value in options.items() if name in ("eta", "variance")}
+        knobs = {name: value for name, value in options.items() if name in KNOBS}
         with naming("config.sample.steps"):
             indices = grid(schedule.num_timesteps, options.steps)
         return _call(SAMPLERS, schedule=schedule, grid=indices, name=options.sampler, kind="sampler", **knobs)

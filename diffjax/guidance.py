@@ -1,0 +1,194 @@
+"""What stands between a network and the loop: small functions from predict to predict, composed by ordinary calls.
+
+    predict = from_v(map_timesteps(predictor(model, params), indices), schedule)
+
+Each returns a `jax.tree_util.Partial` of a module-level function: the parameters and tables are its leaves, so new
+ones compile nothing, and an equal wrapper built again is equal. What changes the time that the network is told stands
+inside; what reads the schedule by the loop's own t stands outside.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diffjax import process
+from diffjax.sampling import Predict, Prediction, as_pytree
+from diffjax.schedules import NoiseSchedule
+
+
+def from_x0(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+    """A network that gives x̂0 `[B, …]` as one that gives `Prediction(x0, eps)`; it serves where ᾱ = 0 too.
+
+    ε̂ = (x - √ᾱ·x̂0)/√(1-ᾱ).
+
+    Raises:
+      ValueError: `predict` is no function; asked, a network's output of another shape than x.
+    """
+    return jax.tree_util.Partial(_from_x0, _checked(predict), process.Scales.of(schedule))
+
+
+def from_v(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+    """A network that gives v̂ `[B, …]` as one that gives `Prediction(x0, eps)`; it serves where ᾱ = 0 too.
+
+    x̂0 = √ᾱ·x - √(1-ᾱ)·v̂, ε̂ = √(1-ᾱ)·x + √ᾱ·v̂ (Salimans & Ho 2022, App. D).
+
+    Raises:
+      ValueError: as `from_x0`.
+    """
+    return jax.tree_util.Partial(_from_v, _checked(predict), process.Scales.of(schedule))
+
+
+def from_score(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+    """A network that gives the score ∇log q(x_t) `[B, …]` as one that gives `Prediction(x0, eps)`, where ᾱ > 0.
+
+    ε̂ = -√(1-ᾱ)·score, x̂0 = (x - √(1-ᾱ)·ε̂)/√ᾱ.
+
+    Raises:
+      ValueError: as `from_x0`.
+    """
+    return jax.tree_util.Partial(_from_score, _checked(predict), process.Scales.of(schedule))
+
+
+def to_eps(predict: Predict) -> jax.tree_util.Partial:
+    """The ε̂ `[B, …]` alone of whatever `predict` gives."""
+    return jax.tree_util.Partial(_to_eps, _checked(predict))
+
+
+def to_x0(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+    """The x̂0 `[B, …]` alone of whatever `predict` gives; not finite where ᾱ = 0 if it gives ε̂ only."""
+    return jax.tree_util.Partial(_to_x0, _checked(predict), process.Scales.of(schedule))
+
+
+def split_variance(predict: Predict, schedule: NoiseSchedule, kind: str = "learned_range") -> jax.tree_util.Partial:
+    """A network with 2C channels, ε̂ and then the variance, as one that gives `Prediction(x0, eps, log_var_frac)`.
+
+    With v the last C channels (Nichol & Dhariwal 2021, Eq. 15):
+
+        learned_range: log_var_frac = (v + 1)/2, from β̃ (at v = -1) to β (at v = 1)
+        learned:       log_var_frac = v, which is log σ² itself (that sampler's bounds are 0 and 1)
+
+    Args:
+      predict: gives `[B, …, 2C]` for x of `[B, …, C]`.
+      kind: "learned_range" or "learned", as in `samplers.ddpm(variance=…)`.
+
+    Raises:
+      ValueError: another kind; asked, an output that has not 2C channels.
+    """
+    splits = {"learned_range": _split_learned_range, "learned": _split_learned}
+    if kind not in splits:
+        raise ValueError(f"kind={kind!r} is not one of {', '.join(map(repr, splits))}")
+    return jax.tree_util.Partial(splits[kind], _checked(predict), process.Scales.of(schedule))
+
+
+def with_noise_level(predict: Predict, schedule: NoiseSchedule, kind: str = "sqrt_alpha_bar") -> jax.tree_util.Partial:
+    """Tells the network the noise level √ᾱ[t], in the dtype of x and the shape of t, in place of t (SR3, §2.4).
+
+    Args:
+      kind: "sqrt_alpha_bar", or "alpha_bar" for ᾱ[t]. Either is 1 at t = -1.
+
+    Raises:
+      ValueError: another kind; asked, a concrete t outside -1 … T-1.
+    """
+    tables = {"sqrt_alpha_bar": schedule.sqrt_alpha_bars, "alpha_bar": schedule.alpha_bars}
+    if kind not in tables:
+        raise ValueError(f"kind={kind!r} is not one of {', '.join(map(repr, tables))}")
+    return jax.tree_util.Partial(_with_noise_level, _checked(predict), tables[kind])
+
+
+def map_timesteps(predict: Predict, indices: ArrayLike) -> jax.tree_util.Partial:
+    """Asks the network at `indices[t]`: it was trained on the schedule from which one of T' indices was respaced.
+
+    Args:
+      indices: `int[T']`, the kept indices of the longer schedule, strictly ascending.
+
+    Raises:
+      ValueError: indices that are not such; asked, a concrete t outside 0 … T'-1.
+    """
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"indices must be whole numbers [T']; they have shape {indices.shape}, dtype {indices.dtype}")
+    if indices[0] < 0 or np.any(np.diff(indices) <= 0):
+        raise ValueError(f"indices must ascend strictly from 0 or above; they are {indices}")
+    return jax.tree_util.Partial(_map_timesteps, _checked(predict), indices.astype(np.int32))
+
+
+def _from_x0(predict, scales, x, t):
+    x0 = _ask(predict, x, t)
+    return Prediction(x0, process.predict_eps(scales, x, t, x0))
+
+
+def _from_v(predict, scales, x, t):
+    v = _ask(predict, x, t)
+    return Prediction(process.x0_from_v(scales, x, t, v), process.eps_from_v(scales, x, t, v))
+
+
+def _from_score(predict, scales, x, t):
+    eps = process.eps_from_score(scales, t, _ask(predict, x, t))
+    return Prediction(process.predict_x0(scales, x, t, eps), eps)
+
+
+def _to_eps(predict, x, t):
+    answer = predict(x, t)
+    return answer.eps if isinstance(answer, Prediction) else answer
+
+
+def _to_x0(predict, scales, x, t):
+    answer = predict(x, t)
+    if isinstance(answer, Prediction):
+        return answer.x0
+    return process.predict_x0(scales, x, t, _same_shape(_array(answer, x.dtype), x))
+
+
+def _split_learned_range(predict, scales, x, t):
+    return _split(predict, scales, x, t, scale=0.5, shift=0.5)
+
+
+def _split_learned(predict, scales, x, t):
+    return _split(predict, scales, x, t, scale=1.0, shift=0.0)
+
+
+def _split(predict, scales, x, t, *, scale, shift):
+    answer, channels = _array(predict(x, t), x.dtype), x.shape[-1]
+    if answer.shape[-1:] != (2 * channels,):
+        raise ValueError(
+            f"a network that predicts the variance too gives {2 * channels} channels for the {channels} of x; "
+            f"this one gave shape {answer.shape}"
+        )
+    eps, v = (_same_shape(part, x) for part in jnp.split(answer, 2, axis=-1))
+    return Prediction(process.predict_x0(scales, x, t, eps), eps, scale * v + shift)
+
+
+def _with_noise_level(predict, table, x, t):
+    return predict(x, process.lookup(table, t, x, clean=1.0).reshape(jnp.shape(t)))
+
+
+def _map_timesteps(predict, indices, x, t):
+    if not isinstance(t, jax.core.Tracer) and (np.min(t) < 0 or np.max(t) >= len(indices)):
+        raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is 0 … {len(indices) - 1}")
+    return predict(x, jnp.asarray(indices)[t])
+
+
+def _ask(predict, x, t):
+    return _same_shape(_array(predict(x, t), x.dtype), x)
+
+
+def _array(answer, dtype):
+    """The network's answer in the sampler's dtype."""
+    if isinstance(answer, Prediction):
+        raise ValueError("predict returned a Prediction: this wrapper takes a network that gives one array")
+    return jnp.asarray(answer, dtype)
+
+
+def _same_shape(answer, x):
+    # Broadcasting would hide a wrong shape from the loop's own check.
+    if answer.shape != x.shape:
+        raise ValueError(f"predict returned shape {answer.shape} for x of shape {x.shape}: they must be equal")
+    return answer
+
+
+def _checked(predict: Predict):
+    """`predict` as an argument of a `Partial`, which jit takes."""
+    if not callable(predict):
+        raise ValueError(f"predict must be callable as predict(x, t); it is a {type(predict).__name__}")
+    return as_pytree(predict)
