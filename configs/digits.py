@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "holdout": 0.0,
             },
             "schedule": {
-                "name": "cosine",
+                "name": "linear",
                 "num_timesteps": 1000,
                 "beta_start": placeholder(float),
                 "beta_end": placeholder(float),
@@ -47,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 3500,
+                "steps": 4000,
                 "batch_size": 64,
                 "loss": "l2",
                 "ema_decay": 0.995,

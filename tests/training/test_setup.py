@@ -12,10 +12,10 @@ from diffjax.training.loop import train
     ("fields", "words"),
     [
         ({"schedule__name": "lineer"}, r"config.schedule: name='lineer' is not one of 'linear', 'cosine'"),
-        ({"schedule__name": "linear", "schedule__beta_start": 0.1, "schedule__beta_end": 0.05}, "config.schedule: .*beta_end=0.05: beta_end must exceed"),
-        ({"schedule__beta_end": 0.05}, "config.schedule: beta_end=0.05 means nothing to 'cosine'"),
+        ({"schedule__beta_start": 0.1, "schedule__beta_end": 0.05}, "config.schedule: .*beta_end=0.05: beta_end must exceed"),
+        ({"schedule__name": "cosine", "schedule__beta_end": 0.05}, "config.schedule: beta_end=0.05 means nothing to 'cosine'"),
         ({"schedule__num_timesteps": 0}, "config.schedule: num_timesteps=0"),
-        ({"sample__sampler": "dpm"}, "config.sample: sampler='dpm' is not one of 'ddpm', 'ddim'"),
+        ({"sample__sampler": "dpm"}, "config.sample: sampler='dpm' is not one of 'ddpm', 'ddim', '"),
         ({"sample__grid": "log"}, "config.sample: grid='log'"),
         ({"sample__steps": 21}, "config.sample.steps: num_steps=21 is out of range: allowed is 1 … 20"),
         ({"sample__eta": 2.0}, "config.sample: eta=2.0"),
