@@ -196,6 +196,24 @@ def test_vmap_over_a_stack_of_tables():
         np.testing.assert_allclose(together[n], dj.sample(steps, network(), x, keys, clip=1.0), rtol=1e-4, atol=1e-5)
 
 
+def test_memory_does_not_grow_with_the_number_of_steps():
+    def temporary_bytes(rows, every=None):
+        steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, rows), eta=1.0)
+        keys, x = start(16)
+
+        def run(x):
+            if every is None:
+                return dj.sample(steps, network(), x, keys)
+            return dj.sample_trajectory(steps, network(), x, keys, every=every)
+
+        return jax.jit(run).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    image_bytes = 16 * np.prod(SHAPE) * 4
+    assert temporary_bytes(100) - temporary_bytes(10) < image_bytes
+    # The kept frames (x and x̂0) are all that a trajectory adds.
+    assert temporary_bytes(100, every=50) - temporary_bytes(10, every=5) < image_bytes
+
+
 def test_inside_jit_and_differentiable():
     steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5))
     _, x = start(2)

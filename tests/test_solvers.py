@@ -217,6 +217,32 @@ def test_sigma_hat_inflates_the_variance_by_a_known_amount():
     np.testing.assert_allclose(frames.x[-1], x0, rtol=1e-9)  # no noise on the last step
 
 
+def test_sigma_hat_is_the_ancestral_mean_with_the_larger_noise():
+    # DDIM's own code for that row of its tables: the posterior mean from the clipped x̂0, and σ̂ = √(1-ᾱ_t/ᾱ_s).
+    keys, x = dj.sample_keys(0, 0, 5), X
+    for i, (t, s) in enumerate(itertools.pairwise(TRAILING)):
+        ab_t, ab_s = SCHEDULE.alpha_bar_at([t, s])
+        x0 = np.clip((x - np.sqrt(1 - ab_t) * wavy(jnp.asarray(x), jnp.full(5, t))) / np.sqrt(ab_t), -1, 1)
+        beta = 1 - ab_t / ab_s
+        mean = (np.sqrt(ab_s) * beta * x0 + np.sqrt(1 - beta) * (1 - ab_s) * x) / (1 - ab_t)
+        z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), (1,)))(keys)  # noqa: B023
+        x = mean + (s != -1) * np.sqrt(beta) * z
+    steps = samplers.ddim(SCHEDULE, TRAILING, sigma_hat=True)
+    np.testing.assert_allclose(dj.sample(steps, wavy, X, keys, clip=1.0), x, rtol=1e-11, atol=1e-11)
+
+
+def test_single_steps_of_equivalent_samplers_agree_to_the_last_digits():
+    for t, s in ((999, 998), (999, 500), (20, 3), (1, 0)):
+        pair, key = [t, s], jax.random.key(0)
+        euler = samplers.probability_flow(SCHEDULE, pair)
+        ddpm, ddim = samplers.ddpm(SCHEDULE, pair), samplers.ddim(SCHEDULE, pair, eta=1.0)
+        results = [dj.sample(steps, wavy, X, key, clip=1.0) for steps in (ddpm, ddim)]
+        np.testing.assert_allclose(*results, rtol=1e-12, atol=1e-12)
+        others = [samplers.ddim(SCHEDULE, pair), samplers.plms(SCHEDULE, pair), samplers.dpm_solver_pp(SCHEDULE, pair)]
+        for steps in others:
+            np.testing.assert_allclose(dj.sample(steps, wavy, X), dj.sample(euler, wavy, X), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("steps", "std"), [(10, 0.321), (20, 0.170), (50, 0.076), (100, 0.044), (1000, 0.010)])
 def test_final_noise_is_the_published_amount(steps, std):
     grid = timesteps.trailing(1000, steps)

@@ -294,3 +294,29 @@ def test_s4_weight_of_the_bound():
     q = torch.distributions.Normal(0.1, float(variance[500]) ** 0.5)
     kl = torch.distributions.kl_divergence(p, q)
     assert float(kl) == pytest.approx(0.04 * float(process.bound_weight()[500]), rel=1e-5)
+
+
+def test_s4_tables():
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alphas = 1 - betas
+    alphas_cumprod = torch.cumprod(alphas, 0)
+    prev = torch.nn.functional.pad(alphas_cumprod[:-1], (1, 0), value=1.0)
+    variance = betas * (1 - prev) / (1 - alphas_cumprod)
+    expected = {
+        "betas": betas,
+        "alphas": alphas,
+        "alpha_bars": alphas_cumprod,
+        "alpha_bars_prev": prev,
+        "sqrt_alpha_bars": alphas_cumprod.sqrt(),
+        "sqrt_one_minus_alpha_bars": (1 - alphas_cumprod).sqrt(),
+        "log_one_minus_alpha_bars": (1 - alphas_cumprod).log(),
+        "sqrt_recip_alpha_bars": (1 / alphas_cumprod).sqrt(),
+        "sqrt_recipm1_alpha_bars": (1 / alphas_cumprod - 1).sqrt(),
+        "posterior_variance": variance,
+        "posterior_mean_coef_x0": betas * prev.sqrt() / (1 - alphas_cumprod),
+        "posterior_mean_coef_xt": (1 - prev) * alphas.sqrt() / (1 - alphas_cumprod),
+    }
+    for name, table in expected.items():
+        np.testing.assert_allclose(getattr(SCHEDULE, name), table.numpy(), rtol=1e-11, err_msg=name)
+    # At t = 0 the usual class clamps at log 1e-20; here the next step stands in.
+    np.testing.assert_allclose(SCHEDULE.posterior_log_variance[1:], variance[1:].log().numpy(), rtol=1e-12)
