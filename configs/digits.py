@@ -2,8 +2,8 @@
 
     python experiments/train.py --config configs/digits.py --workdir runs/digits
 
-2 min 56 s on 2 CPU cores, pictures included. 1,000 EMA samples of DDIM-50: Fréchet distance in pixel space 0.048 (two
-halves of the real digits: 0.072), mean top-class probability of an SVM 0.911 (held-out real digits: 0.908).
+3 min 40 s on 2 busy CPU cores, pictures included. 1,000 EMA samples of DDIM-50: Fréchet distance in pixel space 0.058
+(two halves of the real digits: 0.072), mean top-class probability of an SVM 0.901 (held-out real digits: 0.908).
 """
 
 import ml_collections
@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "sampler": "ddim",
                 "steps": 50,
                 "grid": "trailing",
-                "eta": 0.0,
+                "eta": placeholder(float),
                 "variance": placeholder(str),
                 "sigma_hat": placeholder(bool),
                 "order": placeholder(int),

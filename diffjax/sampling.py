@@ -332,6 +332,8 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
         steps = jax.tree.map(np.asarray, steps)
         if key is None and steps.is_stochastic:
             raise ValueError("this sampler adds noise: pass key, one typed key or one for each sample")
+    elif key is None:
+        raise ValueError("a traced table may add noise: pass key (one that adds none leaves it unused)")
     if key is not None:
         if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
             raise ValueError(f"key must be typed, as jax.random.key makes them; this one is {key!r}")

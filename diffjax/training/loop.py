@@ -100,16 +100,16 @@ class _Report:
         """Reads what is pending.
 
         Raises:
-          UserError: a loss that is not finite.
+          UserError: a loss or gradient that is not finite.
         """
         if self._pending is None:
             return
         step, metrics = self._pending
         self._pending = None
         values = {name: float(value) for name, value in metrics.items()}
-        if not np.isfinite(values["loss"]):
+        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             raise UserError(
-                f"the loss of step {step} is {values['loss']}; the last checkpoint is that of step "
+                f"{bad[0]} of step {step} is {values[bad[0]]}; the last checkpoint is that of step "
                 f"{self._checkpoints.latest_step} (try a lower config.optimizer.learning_rate)"
             )
         self._window.append(values)
