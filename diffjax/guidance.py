@@ -164,9 +164,14 @@ def _with_noise_level(predict, table, x, t):
 
 
 def _map_timesteps(predict, indices, x, t):
+    t = t if isinstance(t, jax.core.Tracer) else np.asarray(t)
     if not isinstance(t, jax.core.Tracer) and (np.min(t) < 0 or np.max(t) >= len(indices)):
         raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is 0 … {len(indices) - 1}")
-    return predict(x, jnp.asarray(indices)[t])
+    answer, known = predict(x, jnp.asarray(indices)[t]), (t >= 0) & (t < len(indices))
+    # A traced t cannot raise: what it has no index for is NaN, not a neighbour's.
+    return jax.tree.map(
+        lambda part: jnp.where(jnp.reshape(known, known.shape + (1,) * (part.ndim - known.ndim)), part, jnp.nan), answer
+    )
 
 
 def _ask(predict, x, t):

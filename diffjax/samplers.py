@@ -140,6 +140,7 @@ def probability_flow(schedule: NoiseSchedule, grid: ArrayLike, *, form: str = "e
         raise ValueError(f"form={form!r} is not one of 'eq13', 'eq15'")
     if -1 in (levels.t[0], levels.s[-1]):
         raise ValueError("form='eq15' needs a grid that stays above -1 (clean data): let it end, or begin, at 0")
+    _check_signal(np.append(ab_t, ab_s))
     variance_t, variance_s = (1.0 - ab_t) / ab_t, (1.0 - ab_s) / ab_s
     slope = 0.5 * (variance_s - variance_t) / np.sqrt(variance_t)
     return one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, **asked)
@@ -160,6 +161,7 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
       ValueError: a grid that is not one.
     """
     levels = _levels(schedule, grid)
+    _check_signal(np.append(levels.ab_t, levels.ab_s))
     predict = one_call_a_step(levels, b=np.sqrt(levels.ab_s), c=np.sqrt(1.0 - levels.ab_s), num_eps_history=1)
     half = 0.5 * np.sqrt(levels.ab_s) * (_sigma_bar(levels.ab_s) - _sigma_bar(levels.ab_t))
     arrived = Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
@@ -308,14 +310,20 @@ def _sigma_bar(alpha_bar: np.ndarray) -> np.ndarray:
 
 def _transfer(ab_t: np.ndarray, ab_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(a, c) of the deterministic step x_s = a·x_t + c·ε̂ (DDIM Eq. 13; PNDM Eq. 11)."""
+    _check_signal(ab_t)
     a = np.sqrt(ab_s / ab_t)
     return a, np.sqrt(1.0 - ab_s) - a * np.sqrt(1.0 - ab_t)
 
 
+def _check_signal(alpha_bar: np.ndarray) -> None:
+    if np.any(alpha_bar == 0.0):
+        raise ValueError("this sampler divides by alpha_bar, which is 0 on this grid: start it lower")
+
+
 def _log_variance_range(small: np.ndarray, large: np.ndarray) -> np.ndarray:
     """(log β̃, log β) `[S, 2]`, with the β̃ of the step before standing in where it is 0."""
-    stand_in = np.append(large[:1], small[:-1])
-    bounds = np.stack([np.where(small > 0.0, small, stand_in), large], axis=1)
+    latest = np.maximum.accumulate(np.where(small > 0.0, np.arange(len(small)), -1))  # repeated indices have none
+    bounds = np.stack([np.where(latest >= 0, small[latest], large[0]), large], axis=1)
     return np.log(np.where(bounds > 0.0, bounds, 1.0))  # a repeated index has no variance, and its row no noise
 
 

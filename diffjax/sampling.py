@@ -332,6 +332,13 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
         steps = jax.tree.map(np.asarray, steps)
         if key is None and steps.is_stochastic:
             raise ValueError("this sampler adds noise: pass key, one typed key or one for each sample")
+        if np.any(steps.signal == 0):
+            t = jax.ShapeDtypeStruct(x.shape[:1], jnp.int32)
+            if not isinstance(jax.eval_shape(predict, x, t), Prediction):
+                raise ValueError(
+                    "this table asks the network where alpha_bar = 0, from where eps says nothing of x0: predict must "
+                    "return a Prediction (guidance.from_v, from_x0), or the grid start lower"
+                )
     elif key is None:
         raise ValueError("a traced table may add noise: pass key (one that adds none leaves it unused)")
     if key is not None:
@@ -347,7 +354,11 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
 
 
 def _as_clip(clip: Clip) -> Clip:
-    return as_pytree(clip) if callable(clip) else clip
+    if callable(clip):
+        return as_pytree(clip)
+    if clip is not None and not isinstance(clip, jax.core.Tracer) and not clip > 0:
+        raise ValueError(f"clip={clip} must be above 0, a function, or None for no clipping")
+    return clip
 
 
 def _chunk_length(rows: int) -> int:

@@ -368,6 +368,16 @@ X = jnp.zeros((3, 2))
         (lambda: dj.sample(random_table(3, 0, 0, True), network(), X, jax.random.key(0)), "log_var_frac"),
         (lambda: dj.sample_trajectory(NOISY, network(), X, jax.random.key(0), every=0), "every=0"),
         (lambda: dj.sample_keys(0, -1, 2), "start=-1"),
+        (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=-1.0), "clip=-1.0 must be above 0"),
+        (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=float("nan")), "clip=nan"),
+        (
+            lambda: jax.vmap(lambda s: dj.sample(s, network(), X))(dj.stack([NOISY, NOISY])),
+            "a traced table may add noise",
+        ),
+        (
+            lambda: dj.sample(samplers.ddim(schedules.jsd(9), timesteps.full(9)), network(), X),
+            "asks the network where alpha_bar = 0",
+        ),
         (lambda: next(dj.sample_many(NOISY, network(), (2,), seed=0, num=0, batch_size=2)), "num=0"),
         (
             lambda: jax.jit(lambda x: dj.sample(NOISY, network(), x, jax.random.key(0), progress=True))(X),

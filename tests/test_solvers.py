@@ -282,6 +282,12 @@ def test_learned_range_on_the_full_grid_ends_at_the_usual_log_variance():
     np.testing.assert_allclose(learned.log_var[::-1, 1], np.log(SCHEDULE.betas), rtol=1e-9)
 
 
+def test_learned_range_after_a_repeated_index():
+    table = samplers.ddpm(SCHEDULE, [999, 19, 19, -1], variance="learned_range")
+    assert table.log_var[-1, 0] == table.log_var[0, 0]
+    assert np.all(np.isfinite(table.log_var))
+
+
 def test_learned_takes_the_log_variance_itself():
     learned = samplers.ddpm(SCHEDULE, TRAILING, variance="learned")
     keys = dj.sample_keys(0, 0, 5)
@@ -348,6 +354,10 @@ def test_refinement_starts_below():
         (lambda: samplers.probability_flow(SCHEDULE, [-1, 9], form="eq15"), "stays above -1"),
         (lambda: samplers.probability_flow(SCHEDULE, [9, 4], form="eq14"), "form='eq14' is not one of"),
         (lambda: samplers.probability_flow(SCHEDULE, [9, 4], ask="middle"), "ask='middle' is not one of"),
+        (lambda: samplers.heun(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
+        (lambda: samplers.plms(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
+        (lambda: samplers.pndm(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
+        (lambda: samplers.probability_flow(schedules.jsd(10), [9, 5], form="eq15"), "divides by alpha_bar, which is 0"),
         (lambda: samplers.dpm_solver_pp(SCHEDULE, [9, 4], order=3), "order=3 is not one of 1, 2"),
         (lambda: samplers.dpm_solver_pp(SCHEDULE, [-1, 9]), "must descend"),
         (lambda: samplers.plms(SCHEDULE, [9, 4], order=5), "order=5 is not one of"),

@@ -91,7 +91,12 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     with naming("config.schedule"):
         schedule = _call(SCHEDULES, **config.schedule)
-    image_shape = tuple(config.data.image_shape)
+    if schedule.alpha_bars[-1] == 0.0:
+        raise UserError(
+            f"config.schedule: {config.schedule.name!r} ends at alpha_bar = 0, where eps cannot be sampled from"
+        )
+    if len(image_shape := tuple(config.data.image_shape)) != 3:
+        raise UserError(f"config.data.image_shape: {image_shape} must be (height, width, channels)")
     with naming("config.model"):
         model = _model(config.model)
         check_size(image_shape[:2], len(model.multipliers))

@@ -15,6 +15,8 @@ from diffjax.training.loop import train
         ({"schedule__beta_start": 0.1, "schedule__beta_end": 0.05}, "config.schedule: .*beta_end=0.05: beta_end must exceed"),
         ({"schedule__name": "cosine", "schedule__beta_end": 0.05}, "config.schedule: beta_end=0.05 means nothing to 'cosine'"),
         ({"schedule__num_timesteps": 0}, "config.schedule: num_timesteps=0"),
+        ({"schedule__name": "jsd"}, "config.schedule: 'jsd' ends at alpha_bar = 0"),
+        ({"data__image_shape": (8, 8)}, r"config.data.image_shape: \(8, 8\) must be \(height, width, channels\)"),
         ({"sample__sampler": "dpm"}, "config.sample: sampler='dpm' is not one of 'ddpm', 'ddim', '"),
         ({"sample__grid": "log"}, "config.sample: grid='log'"),
         ({"sample__steps": 21}, "config.sample.steps: num_steps=21 is out of range: allowed is 1 … 20"),
