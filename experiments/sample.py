@@ -3,8 +3,7 @@
 python experiments/sample.py --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
 
 Writes `grid.png` (the first 64) and `samples.npz` (`images`, uint8 [num, H, W, C], as evaluators take them). Batches
-are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut; several processes
-(hosts) may share the folder.
+are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut.
 """
 
 import argparse
@@ -110,7 +109,9 @@ def _claim(parts: Path, run: dict) -> None:
             )
         return
     parts.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(run) + "\n")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(run) + "\n")
+    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The UNet's parts. All take and give `[B, H, W, C]`; normalisation and softmax run in float32 or wider."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,55 +16,111 @@ def ddpm_init(scale: float = 1.0):
     return nn.initializers.variance_scaling(max(scale, 1e-10), "fan_avg", "uniform")
 
 
-def conv3x3(channels: int, *, dtype: Dtype, stride: int = 1, init_scale: float = 1.0, name: str) -> nn.Conv:
-    """A 3×3 convolution. With stride 2 an even size is padded at the bottom and the right alone (TensorFlow's SAME)."""
-    padding = ((1, 1), (1, 1)) if stride == 1 else ((0, 1), (0, 1))
+def conv3x3(
+    channels: int,
+    *,
+    dtype: Dtype,
+    stride: int = 1,
+    padding: tuple[int, int] = (1, 1),
+    init_scale: float = 1.0,
+    name: str,
+) -> nn.Conv:
+    """A 3×3 convolution; `padding` zeros are put before and after, in height and in width."""
     return nn.Conv(
-        channels, (3, 3), strides=stride, padding=padding, dtype=dtype, kernel_init=ddpm_init(init_scale), name=name
+        channels,
+        (3, 3),
+        strides=stride,
+        padding=(padding, padding),
+        dtype=dtype,
+        kernel_init=ddpm_init(init_scale),
+        name=name,
     )
 
 
-def dense(features: int, *, dtype: Dtype, init_scale: float = 1.0, name: str) -> nn.Dense:
+def dense(features: int, *, dtype: Dtype, init_scale: float = 1.0, use_bias: bool = True, name: str) -> nn.Dense:
     """A linear map of the last axis: also a 1×1 convolution."""
-    return nn.Dense(features, dtype=dtype, kernel_init=ddpm_init(init_scale), name=name)
+    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=ddpm_init(init_scale), name=name)
+
+
+def embed(num: int, features: int, *, dtype: Dtype, name: str) -> nn.Embed:
+    """A vector for each class, drawn from N(0, 1) (OpenAI's and abarankab's code)."""
+    return nn.Embed(num, features, dtype=dtype, embedding_init=nn.initializers.normal(1.0), name=name)
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` → `[B, H/2, W/2, C]`: the mean of each 2×2 pixels."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def double(x: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` → `[B, 2H, 2W, C]`: each pixel four times."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(qkᵀ/√d)·v of `[B, N, heads, d]`; in float64 by hand, since JAX's own has its softmax in float32."""
+    if q.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q, k, v)
+    weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k) / math.sqrt(q.shape[-1]), axis=-1)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu & He 2018) in float32 or wider, ε = 1e-6; the result is cast to `dtype`.
+    """Group normalisation (Wu & He 2018) in float32 or wider; the result is cast to `dtype`.
 
     Raises:
       ValueError: channels that `groups` does not divide.
     """
 
     groups: int
+    epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[…, C]` → the same."""
-        if x.shape[-1] % self.groups:
+        if self.groups < 1 or x.shape[-1] % self.groups:
             raise ValueError(f"groups={self.groups} does not divide {x.shape[-1]} channels (config.model.groups)")
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        norm = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=wide, name="norm")
+        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=wide, name="norm")
         return norm(x.astype(wide)).astype(self.dtype)
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, convolution, twice; the time embedding is added in between, the input (projected) at the end."""
+    """Norm, swish, convolution, twice; the time embedding goes in between, the input (projected) is added at the end.
+
+    The embedding is projected and added (DDPM), or, with `scale_shift`, is projected to a scale and a shift of the
+    second norm's result, h·(1 + scale) + shift (FiLM; Nichol & Dhariwal 2021). `class_bias`, if it is a number of
+    classes, adds a vector for each label (abarankab). `resample`, `halve` or `double`, acts on both branches, in front
+    of the first convolution (guided diffusion).
+    """
 
     channels: int
-    groups: int
+    norm: Callable[..., nn.Module]
     dropout: float
     dtype: Dtype
+    scale_shift: bool = False
+    activate_embedding: bool = True
+    class_bias: int | None = None
+    resample: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, emb: jax.Array, *, train: bool) -> jax.Array:
-        """x `[B, H, W, C]` and the embedding `[B, E]` → `[B, H, W, channels]`."""
-        h = nn.swish(GroupNorm(self.groups, self.dtype, name="norm1")(x))
+    def __call__(self, x: jax.Array, emb: jax.Array, label: jax.Array | None) -> jax.Array:
+        """x `[B, H, W, C]`, the embedding `[B, E]` and, for a class bias, int `[B]` → `[B, H', W', channels]`."""
+        h = nn.swish(self.norm(name="norm1")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv1")(h)
-        h += dense(self.channels, dtype=self.dtype, name="emb")(nn.swish(emb))[:, None, None, :]
-        h = nn.swish(GroupNorm(self.groups, self.dtype, name="norm2")(h))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        emb = nn.swish(emb) if self.activate_embedding else emb
+        emb = dense(self.channels * (2 if self.scale_shift else 1), dtype=self.dtype, name="emb")(emb)[:, None, None, :]
+        if self.class_bias is not None:
+            h += embed(self.class_bias, self.channels, dtype=self.dtype, name="class_bias")(label)[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(emb, 2, axis=-1)
+            h = self.norm(name="norm2")(h) * (1 + scale) + shift
+        else:
+            h = self.norm(name="norm2")(h + emb)
+        h = nn.Dropout(self.dropout, deterministic=False)(nn.swish(h))
         h = conv3x3(self.channels, dtype=self.dtype, init_scale=0.0, name="conv2")(h)
         if x.shape[-1] != self.channels:
             x = dense(self.channels, dtype=self.dtype, name="shortcut")(x)
@@ -70,30 +128,56 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all positions with one head, softmax(qkᵀ/√C)·v, added to the input."""
+    """Self-attention of all positions, softmax(qkᵀ/√d)·v in each head of d channels, added to the input.
 
-    groups: int
+    There are `num_heads` heads or, where `head_channels` is given, as many as it takes of so many channels.
+
+    Raises:
+      ValueError: heads that do not divide the channels.
+    """
+
+    norm: Callable[..., nn.Module]
     dtype: Dtype
+    num_heads: int = 1
+    head_channels: int | None = None
+    qkv_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` → the same."""
         batch, height, width, channels = x.shape
-        h = GroupNorm(self.groups, self.dtype, name="norm")(x).reshape(batch, height * width, channels)
-        q, k, v = (dense(channels, dtype=self.dtype, name=name)(h)[:, :, None, :] for name in ("q", "k", "v"))
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        heads = (batch, height * width, *self._heads(channels))
+        h = self.norm(name="norm")(x).reshape(batch, height * width, channels)
+        q, k, v = (
+            dense(channels, dtype=self.dtype, use_bias=self.qkv_bias, name=name)(h).reshape(heads)
+            for name in ("q", "k", "v")
+        )
+        h = attend(q, k, v).reshape(x.shape)
         return x + dense(channels, dtype=self.dtype, init_scale=0.0, name="out")(h)
+
+    def _heads(self, channels: int) -> tuple[int, int]:
+        """The number of heads and the channels of each."""
+        field = "num_heads" if self.head_channels is None else "head_channels"
+        divisor = getattr(self, field)
+        if divisor < 1 or channels % divisor:
+            raise ValueError(f"{field}={divisor} does not divide {channels} channels (config.model.{field})")
+        other = channels // divisor
+        return (divisor, other) if field == "num_heads" else (other, divisor)
 
 
 class Downsample(nn.Module):
-    """Halves height and width by a convolution."""
+    """Halves height and width by a convolution.
 
+    `padding` zeros before and after: (0, 1) is TensorFlow's SAME for an even size (DDPM), (1, 1) is PyTorch's usual.
+    """
+
+    padding: tuple[int, int]
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` → `[B, H/2, W/2, C]`."""
-        return conv3x3(x.shape[-1], dtype=self.dtype, stride=2, name="conv")(x)
+        return conv3x3(x.shape[-1], dtype=self.dtype, stride=2, padding=self.padding, name="conv")(x)
 
 
 class Upsample(nn.Module):
@@ -104,5 +188,4 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` → `[B, 2H, 2W, C]`."""
-        x = x.repeat(2, axis=1).repeat(2, axis=2)
-        return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(x)
+        return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(double(x))

@@ -5,35 +5,76 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import UNet, embeddings, layers, predictor
+from diffjax.models import UNet, predictor
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "num_res_blocks": 1, "attention_resolutions": (4,), "groups": 4}
 
+OPENAI = {"norm_eps": 1e-5, "downsample_padding": (1, 1), "time_embedding": "cos_sin", "freq_shift": 0}
+IMPROVED = {**OPENAI, "num_res_blocks": 3, "num_heads": 4, "scale_shift": True, "out_channels": 6}
+ABARANKAB = {"norm_eps": 1e-5, "downsample_padding": (1, 1), "freq_shift": 0, "attention_levels": (1,)}
+SR3 = {
+    "norm_eps": 1e-5, "downsample_padding": (1, 1), "freq_shift": 0, "activate_embedding": False, "qkv_bias": False,
+}  # fmt: skip
+
+FAMILY = {
+    "ddpm": {},
+    "improved": {**OPENAI, "num_heads": 2, "scale_shift": True, "out_channels": 2, "num_classes": 2},
+    "guided": {**OPENAI, "head_channels": 4, "scale_shift": True, "resblock_updown": True},
+    "abarankab": {**ABARANKAB, "num_classes": 2, "class_embedding": "block"},
+    "sr3": {**SR3, "time_channels": (8, 32, 8)},
+}
+family = pytest.mark.parametrize("name", FAMILY)
+
+FAST = {"xla_backend_optimization_level": 0}
+"""To compile, that is."""
+
+
+fast = partial(jax.jit, compiler_options=FAST)
+
+
+def member(name, **kwargs):
+    return UNet(**{**SMALL, **FAMILY[name], **kwargs})
+
+
+def inputs(name, shape=(2, 8, 8, 1), dtype=jnp.float32):
+    """x, t and the conditions of a member of the family."""
+    x = jax.random.normal(jax.random.key(1), shape, dtype)
+    condition = {"label": jnp.arange(shape[0]) % 2} if "num_classes" in FAMILY[name] else {}
+    if name == "sr3":
+        return x, jnp.linspace(0.1, 0.9, shape[0], dtype=dtype), {"image": x[..., :1] ** 2}
+    return x, jnp.arange(shape[0]) * 37, condition
+
 
 def init(model, shape=(2, 8, 8, 1), dtype=jnp.float32):
-    x = jax.random.normal(jax.random.key(1), shape, dtype)
-    t = jnp.arange(shape[0]) * 37
+    x, t, _ = inputs("ddpm", shape, dtype)
     return _init(model, jax.random.key(0), x, t)["params"], x, t
 
 
-@partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
-def _init(model, key, x, t):
-    return model.init(key, x, t)
+@partial(fast, static_argnums=0)
+def _init(model, key, x, t, **condition):
+    return model.init(key, x, t, **condition)
 
 
+@partial(fast, static_argnums=0, static_argnames="train")
 def apply(model, params, x, t, **kwargs):
-    return jax.jit(lambda p, x, t: model.apply({"params": p}, x, t, **kwargs))(params, x, t)
+    return model.apply({"params": params}, x, t, **kwargs)
 
 
-def abstract(model, shape):
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(1, jnp.int32))["params"]
+def abstract(model, shape, **condition):
+    """The parameters' shapes; nothing is computed."""
+    x, t = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    return jax.eval_shape(partial(model.init, jax.random.key(0)), x, t, **condition)["params"]
 
 
 def count(params):
     return sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def names(params):
+    return {".".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+
+
+@fast
 def perturbed(params):
     """Parameters of which none is zero, so that every path counts."""
     leaves, tree = jax.tree.flatten(params)
@@ -41,24 +82,83 @@ def perturbed(params):
     return tree.unflatten([leaf + jnp.roll(noise, n)[: leaf.size].reshape(leaf.shape) for n, leaf in enumerate(leaves)])
 
 
-def test_ddpm_cifar10_has_its_published_number_of_parameters():
-    params = abstract(UNet(), (1, 32, 32, 3))
-    assert count(params) == 35_746_307
-    attended = {name for name in params if "attention" in name}
-    assert attended == {
+LABEL = {"label": jax.ShapeDtypeStruct((1,), jnp.int32)}
+IN64 = {**IMPROVED, "multipliers": (1, 2, 3, 4), "attention_levels": (2, 3)}
+SR3_64 = {**SR3, "channels": 64, "time_channels": (64, 256, 64)}
+
+
+@pytest.mark.parametrize(("model", "size", "condition", "number"), [
+    (UNet(), 32, {}, 35_746_307),
+    (UNet(multipliers=(1, 1, 2, 2, 4, 4)), 256, {}, 113_673_219),  # LSUN
+    (UNet(multipliers=(1, 2, 2, 2, 4)), 64, {}, 78_700_803),  # CelebA
+    (UNet(**OPENAI), 32, {}, 35_746_307),
+    (UNet(**OPENAI, multipliers=(1, 1, 2, 2, 4, 4), out_channels=6), 256, {}, 113_676_678),
+    (UNet(**IMPROVED, attention_levels=(1, 2)), 32, {}, 52_546_438),
+    (UNet(**IN64), 64, {}, 121_063_942),
+    (UNet(**IN64, channels=192, num_classes=1000), 64, LABEL, 273_049_350),
+    (UNet(**ABARANKAB), 32, {}, 35_746_307),
+    (UNet(**ABARANKAB, num_classes=10, class_embedding="block"), 32, LABEL, 35_796_227),
+    (UNet(**SR3_64, multipliers=(1, 2, 4, 8, 8), attention_levels=(3,)), 128, {"image": 3}, 97_807_491),
+    (UNet(**SR3_64, multipliers=(1, 2, 4, 8, 16), num_res_blocks=1, attention_levels=()), 512, {"image": 3},
+     155_334_339),
+])  # fmt: skip
+def test_published_numbers_of_parameters(model, size, condition, number):
+    if "image" in condition:
+        condition = {"image": jax.ShapeDtypeStruct((1, size, size, condition["image"]), jnp.float32)}
+    assert count(abstract(model, (1, size, size, 3), **condition)) == number
+
+
+def test_ddpm_attends_at_16_and_in_the_middle():
+    assert {name for name in abstract(UNet(), (1, 32, 32, 3)) if "attention" in name} == {
         "down_1_0_attention", "down_1_1_attention", "middle_attention",
         "up_1_0_attention", "up_1_1_attention", "up_1_2_attention",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kwargs", "number"), [
-    # LSUN-256 and CelebA-64, published.
-    ({"multipliers": (1, 1, 2, 2, 4, 4)}, 113_673_219),
-    ({"multipliers": (1, 2, 2, 2, 4)}, 78_700_803),
-])  # fmt: skip
-def test_other_published_counts(kwargs, number):
-    size = 256 if len(kwargs["multipliers"]) == 6 else 64
-    assert count(abstract(UNet(**kwargs), (1, size, size, 3))) == number
+def test_names_of_the_parameters_stay():
+    # Checkpoints hold them.
+    linear, norm = ("bias", "kernel"), ("norm.bias", "norm.scale")
+    layer = {"norm": norm, "norm1": norm, "norm2": norm}
+    block = ["conv1", "conv2", "emb", "norm1", "norm2"]
+    attention = ["k", "norm", "out", "q", "v"]
+    modules = {
+        "conv_in": [], "conv_out": [], "norm_out": [], "time_1": [], "time_2": [],
+        "down_0_0": block, "down_0_downsample": ["conv"],
+        "down_1_0": [*block, "shortcut"], "down_1_0_attention": attention,
+        "middle_0": block, "middle_attention": attention, "middle_1": block,
+        "up_1_0": [*block, "shortcut"], "up_1_0_attention": attention,
+        "up_1_1": [*block, "shortcut"], "up_1_1_attention": attention, "up_1_upsample": ["conv"],
+        "up_0_0": [*block, "shortcut"], "up_0_1": [*block, "shortcut"],
+    }  # fmt: skip
+    expected = set()
+    for module, parts in modules.items():
+        for part in parts:
+            expected |= {f"{module}.{part}.{leaf}" for leaf in layer.get(part, linear)}
+        if not parts:
+            expected |= {f"{module}.{leaf}" for leaf in (norm if module == "norm_out" else linear)}
+    assert names(abstract(UNet(**SMALL), (1, 8, 8, 1))) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "less"),
+    [
+        ("improved", {"class.embedding"}, set()),
+        ("guided", {f"{module}.{part}" for module in ("down_0_downsample", "up_1_upsample") for part in (
+            "norm1.norm.bias", "norm1.norm.scale", "conv1.bias", "conv1.kernel", "emb.bias", "emb.kernel",
+            "norm2.norm.bias", "norm2.norm.scale", "conv2.bias", "conv2.kernel",
+        )}, {f"{module}.conv.{leaf}" for module in ("down_0_downsample", "up_1_upsample") for leaf in ("bias", "kernel")}),
+        ("abarankab", {f"{module}.class_bias.embedding" for module in (
+            "down_0_0", "down_1_0", "middle_0", "middle_1", "up_1_0", "up_1_1", "up_0_0", "up_0_1",
+        )}, set()),
+        ("sr3", set(), {f"{module}_attention.{head}.bias" for head in "qkv" for module in (
+            "down_1_0", "middle", "up_1_0", "up_1_1",
+        )}),
+    ],
+)  # fmt: skip
+def test_what_the_family_adds_to_and_takes_from_the_names(name, more, less):
+    x, _, condition = inputs(name)
+    plain = names(abstract(UNet(**SMALL), x.shape))
+    assert names(abstract(member(name), x.shape, **condition)) == (plain | more) - less
 
 
 def test_starts_by_predicting_almost_nothing():
@@ -74,32 +174,70 @@ def test_starts_by_predicting_almost_nothing():
     assert jnp.max(jnp.abs(params["middle_attention"]["q"]["kernel"])) > 1e-2
 
 
-def test_init_has_the_variance_of_fan_avg_uniform():
-    kernel = layers.ddpm_init()(jax.random.key(0), (3, 3, 64, 192))
-    fan = 9 * (64 + 192) / 2
-    assert np.var(kernel) == pytest.approx(1 / fan, rel=0.02)
-    assert np.max(np.abs(kernel)) == pytest.approx(np.sqrt(3 / fan), rel=0.01)
-
-
 def test_output_depends_on_the_timestep_and_on_each_sample_alone():
     model = UNet(**SMALL)
-    params, x, t = init(model, (3, 8, 8, 1))
+    params, x, t = init(model)
     params = perturbed(params)
     eps = apply(model, params, x, t)
     other = apply(model, params, x, t.at[1].set(900))
     np.testing.assert_allclose(eps[0], other[0], rtol=1e-5, atol=1e-6)
     assert jnp.max(jnp.abs(eps[1] - other[1])) > 1e-3
-    np.testing.assert_allclose(apply(model, params, x[2:], t[2:])[0], eps[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply(model, params, x[1:], t[1:])[0], eps[1], rtol=1e-4, atol=1e-5)
 
 
-def test_every_parameter_has_a_gradient():
-    model = UNet(**SMALL)
-    params, x, t = init(model)
-    gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply({"params": p}, x, t) ** 2)))(perturbed(params))
+@pytest.mark.parametrize("name", ["improved", "abarankab", "sr3"])
+def test_output_depends_on_the_condition_of_each_sample_alone(name):
+    model = member(name)
+    x, t, condition = inputs(name)
+    params = perturbed(_init(model, jax.random.key(0), x, t, **condition)["params"])
+    eps = apply(model, params, x, t, **condition)
+    assert eps.shape == (2, 8, 8, model.out_channels or 1)
+    other = {key: value.at[1].set(1 - value[1] if key == "label" else 0) for key, value in condition.items()}
+    other = apply(model, params, x, t, **other)
+    np.testing.assert_allclose(eps[0], other[0], rtol=1e-5, atol=1e-6)
+    assert jnp.max(jnp.abs(eps[1] - other[1])) > 1e-3
+    if "label" in condition:
+        for wrong in (-1, 2):
+            assert jnp.isnan(apply(model, params, x, t, label=jnp.array([0, wrong]))[1]).all()
+
+
+@pytest.mark.parametrize("change", [
+    {"num_heads": 2}, {"head_channels": 4}, {"norm_eps": 1e-5}, {"time_embedding": "cos_sin"}, {"freq_shift": 0},
+    {"downsample_padding": (1, 1)}, {"activate_embedding": False},
+])  # fmt: skip
+def test_every_knob_that_leaves_the_parameters_changes_the_output(change):
+    params, x, t = init(UNet(**SMALL))
+    params = perturbed(params)
+    a, b = (apply(UNet(**SMALL, **knobs), params, x, t) for knobs in ({}, change))
+    assert jnp.linalg.norm(a - b) / jnp.linalg.norm(a) > 1e-6
+
+
+@family
+def test_every_parameter_has_a_gradient(name):
+    model = member(name)
+    x, t, condition = inputs(name)
+    params = perturbed(_init(model, jax.random.key(0), x, t, **condition)["params"])
+    gradient = fast(jax.grad(lambda p: jnp.sum(model.apply({"params": p}, x, t, **condition) ** 2)))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        name = jax.tree_util.keystr(path)
+        label = jax.tree_util.keystr(path)
         # The softmax does not see a constant added to every key.
-        assert np.any(np.abs(leaf) > 1e-6) or "['k']['bias']" in name, name
+        assert np.any(np.abs(leaf) > 1e-6) or "['k']['bias']" in label, label
+
+
+def test_remat_changes_no_number():
+    model = member("improved", multipliers=(1,), attention_levels=(0,), dropout=0.5)
+    x, t, condition = inputs("improved")
+    params = perturbed(_init(model, jax.random.key(0), x, t, **condition)["params"])
+
+    def gradient(model):
+        rngs = {"dropout": jax.random.key(3)}
+        return jax.grad(lambda p: jnp.sum(model.apply({"params": p}, x, t, **condition, train=True, rngs=rngs) ** 2))
+
+    plain, remat = gradient(model), gradient(model.clone(remat=True))
+    assert "remat" in str(jax.make_jaxpr(remat)(params))
+    expected, got = fast(plain)(params), fast(remat)(params)
+    scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), got, expected)
 
 
 def test_dropout_needs_training_and_a_key():
@@ -112,53 +250,58 @@ def test_dropout_needs_training_and_a_key():
     assert jnp.max(jnp.abs(noisy[0] - noisy[1])) > 1e-3
 
 
-def test_bfloat16_keeps_parameters_and_output_in_float32():
-    model = UNet(**SMALL, dtype=jnp.bfloat16)
-    params, x, t = init(model)
+def test_attention_by_level_is_the_same_network_at_any_size():
+    by_level = UNet(**{**SMALL, "attention_levels": (1,), "attention_resolutions": ()})
+    by_height = UNet(**SMALL)
+    small, wide = (2, 8, 8, 1), (1, 16, 24, 1)
+    assert names(abstract(by_level, small)) == names(abstract(by_level, wide)) == names(abstract(by_height, small))
+    assert names(abstract(by_height, wide)) != names(abstract(by_height, small))
+    params, x, t = init(by_level)
     params = perturbed(params)
+    np.testing.assert_array_equal(apply(by_level, params, x, t), apply(by_height, params, x, t))
+    assert apply(by_level, params, jnp.zeros(wide), jnp.zeros(1)).shape == wide
+
+
+def test_the_middle_may_go_without_attention():
+    assert not any("attention" in name for name in abstract(
+        UNet(**{**SMALL, "attention_levels": (), "middle_attention": False}), (1, 8, 8, 1)
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ddpm", "improved"])
+def test_bfloat16_keeps_parameters_and_output_in_float32(name):
+    model = member(name, dtype=jnp.bfloat16)
+    x, t, condition = inputs(name)
+    params = perturbed(_init(model, jax.random.key(0), x, t, **condition)["params"])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
-    eps = apply(model, params, x, t)
+    eps = apply(model, params, x, t, **condition)
     assert eps.dtype == jnp.float32
-    exact = apply(UNet(**SMALL), params, x, t)
+    exact = apply(member(name), params, x, t, **condition)
     error = jnp.linalg.norm(eps - exact) / jnp.linalg.norm(exact)
     assert 1e-5 < error < 0.05
 
 
 @pytest.mark.usefixtures("x64")
-def test_float64_all_the_way():
+@family
+def test_float64_all_the_way(name):
+    model = member(name, dtype=jnp.float64)
+    x, t, condition = inputs(name, dtype=jnp.float64)
+    params = jax.eval_shape(partial(model.init, jax.random.key(0)), x, t, **condition)["params"]
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float64), params)
+    jaxpr = jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x, t, **condition))(params, x)
+    assert jaxpr.out_avals[0].dtype == jnp.float64
+    assert "f64" in str(jaxpr)
+    assert "f32" not in str(jaxpr)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64_and_float32_agree():
     params, x, t = init(UNet(**SMALL, dtype=jnp.float64), dtype=jnp.float64)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), perturbed(params))
     wide = apply(UNet(**SMALL, dtype=jnp.float64), params, x, t)
     narrow = apply(UNet(**SMALL), jax.tree.map(lambda p: p.astype(jnp.float32), params), x.astype(jnp.float32), t)
-    assert wide.dtype == jnp.float64
     error = float(jnp.linalg.norm(wide - narrow) / jnp.linalg.norm(wide))
     assert 1e-9 < error < 1e-5
-
-
-def test_group_norm_normalises_each_group():
-    x = 5 + 3 * jax.random.normal(jax.random.key(0), (2, 6, 6, 8))
-    norm = layers.GroupNorm(4)
-    y = norm.apply(norm.init(jax.random.key(0), x), x).reshape(2, 36, 4, 2)
-    np.testing.assert_allclose(jnp.mean(y, (1, 3)), 0, atol=1e-5)
-    np.testing.assert_allclose(jnp.var(y, (1, 3)), 1, rtol=1e-4)
-
-
-def test_downsampling_pads_at_the_bottom_and_the_right():
-    conv = layers.conv3x3(1, dtype=jnp.float32, stride=2, name=None)
-    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    kernel = jnp.zeros((3, 3, 1, 1)).at[2, 2].set(1)  # reads the pixel two below and two to the right
-    y = conv.apply({"params": {"kernel": kernel, "bias": jnp.zeros(1)}}, x)
-    assert y[0, :, :, 0].tolist() == [[10.0, 0.0], [0.0, 0.0]]
-
-
-def test_sinusoidal_embedding():
-    emb = embeddings.sinusoidal(jnp.array([0, 10]), 8)
-    assert emb.shape == (2, 8)
-    np.testing.assert_allclose(emb[0], [0, 0, 0, 0, 1, 1, 1, 1], atol=1e-7)
-    frequencies = 10_000.0 ** (-np.arange(4) / 3)
-    np.testing.assert_allclose(emb[1], [*np.sin(10 * frequencies), *np.cos(10 * frequencies)], rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="dim=7"):
-        embeddings.sinusoidal(jnp.zeros(1), 7)
 
 
 def test_predictor_is_a_pytree_of_its_parameters():
@@ -170,13 +313,58 @@ def test_predictor_is_a_pytree_of_its_parameters():
     assert jax.tree.structure(predict) == jax.tree.structure(predictor(UNet(**SMALL), params))
 
 
+def test_predictor_holds_a_condition():
+    model = member("improved")
+    x, t, condition = inputs("improved")
+    params = perturbed(_init(model, jax.random.key(0), x, t, **condition)["params"])
+    eps = jax.jit(predictor(model, params, **condition))(x, t)
+    np.testing.assert_allclose(eps, apply(model, params, x, t, **condition), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("model", "size", "words"),
+    ("options", "size", "words"),
     [
-        (UNet(**{**SMALL, "multipliers": (1, 1, 1)}), 6, "image size 6×6 cannot be halved 2 times.*multiple of 4"),
-        (UNet(**{**SMALL, "groups": 3}), 8, r"groups=3 does not divide 8 channels \(config.model.groups\)"),
+        ({"multipliers": (1, 1, 1)}, 6, "image size 6×6 cannot be halved 2 times.*multiple of 4"),
+        ({"groups": 3}, 8, r"groups=3 does not divide 8 channels \(config.model.groups\)"),
+        ({"num_heads": 3}, 8, r"num_heads=3 does not divide 16 channels \(config.model.num_heads\)"),
+        ({"time_embedding": "sin"}, 8, r"time_embedding: 'sin' is not one of 'sin_cos', 'cos_sin' \(config.model.time"),
+        ({"class_embedding": "all"}, 8, r"'all' is not one of 'time', 'block' \(config.model.class_embedding\)"),
+        ({"downsample_padding": (1, 0)}, 8, r"\(1, 0\) is not one of \(0, 1\), \(1, 1\) \(config.model.downsample_p"),
+        ({"attention_levels": (2,)}, 8, r"2 is not one of 0, 1 \(config.model.attention_levels\)"),
+        ({"time_channels": (8, 32)}, 8, r"time_channels=\(8, 32\) must be three numbers \(config.model.time_channels"),
+        ({"time_channels": (7, 32, 32)}, 8, "dim=7 must be even.*config.model.channels, or the first of time_channels"),
+        ({"freq_shift": 4}, 8, "dim=8 must be even and over 8 .*freq_shift=4"),
+        ({"num_classes": 3}, 8, r"no label was given, but this network has 3 classes \(config.model.num_classes\)"),
     ],
 )
-def test_bad_input(model, size, words):
+def test_bad_options(options, size, words):
     with pytest.raises(ValueError, match=words):
-        abstract(model, (1, size, size, 1))
+        abstract(UNet(**{**SMALL, **options}), (1, size, size, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "condition", "words"),
+    [
+        ("ddpm", {"label": jnp.array([0, 0])}, r"a label was given, but .* \(config.model.num_classes is None\)"),
+        ("improved", {}, "no label was given, but this network has 2 classes"),
+        ("improved", {"label": jnp.array([0, 2])}, r"label 2 is not within 0 … 1 \(config.model.num_classes\)"),
+        ("improved", {"label": jnp.array([-1, 0])}, "label -1 is not within 0 … 1"),
+        ("improved", {"label": jnp.array([0])}, r"label is int32\[1\]; it must be int\[2\]"),
+        ("improved", {"label": jnp.array([0.0, 1.0])}, r"label is float32\[2\]; it must be int\[2\]"),
+        ("sr3", {"image": jnp.zeros((2, 4, 4, 1))}, r"image has the shape \(2, 4, 4, 1\).*shape is \(2, 8, 8, 1\)"),
+        (
+            "sr3",
+            {"image": jnp.zeros((2, 8, 8, 3))},
+            "x has 1 and image 3 channels, but the parameters are for 2 in all",
+        ),
+        ("sr3", {}, "x has 1 and image 0 channels, but the parameters are for 2 in all"),
+        ("ddpm", {"image": jnp.zeros((2, 8, 8, 1))}, "x has 1 and image 1 channels, but the parameters are for 1"),
+        ("ddpm", {"t": jnp.zeros(())}, r"t has the shape \(\); it must be \(2,\)"),
+    ],
+)
+def test_bad_condition(name, condition, words):
+    model = member(name)
+    x, t, right = inputs(name)
+    params = jax.eval_shape(partial(model.init, jax.random.key(0)), x, t, **right)["params"]
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(lambda p: model.apply({"params": p}, x, **{"t": t, **condition}), params)
