@@ -172,6 +172,8 @@ def sections(num_timesteps: int, counts: str | Sequence[int]) -> Grid:
             counts = [int(part) for part in counts.split(",")]
         except ValueError:
             raise ValueError(f"counts={counts!r} must be numbers with commas between them, or 'ddimN'") from None
+    if not len(counts):
+        raise ValueError("counts is empty: at least one section is needed")
     size, extra = divmod(num_timesteps, len(counts))
     indices, start = [], 0
     for k, count in enumerate(counts):
@@ -271,7 +273,7 @@ def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _check_count(num_timesteps: int, num_steps: int, end: int) -> None:
     _check_end(end)
     most = num_timesteps - (end + 1)
-    if num_steps != int(num_steps) or not 1 <= num_steps <= most:
+    if not isinstance(num_steps, (int, np.integer)) or not 1 <= num_steps <= most:
         raise ValueError(
             f"num_steps={num_steps} is out of range: allowed is 1 … {most} (num_timesteps={num_timesteps})"
         )

@@ -197,6 +197,8 @@ def test_explicit_and_starting_at():
         (lambda: timesteps.sections(100, "60,20"), r"counts\[0\]=60 is out of range: allowed is 1 … 50"),
         (lambda: timesteps.sections(1000, "ddim501"), "counts='ddim501': no whole stride gives exactly 501 of 1000"),
         (lambda: timesteps.sections(1000, "ddim"), "counts='ddim'"),
+        (lambda: timesteps.sections(1000, []), "counts is empty"),
+        (lambda: timesteps.trailing(1000, 10.0), "num_steps=10.0 is out of range"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=0), "rho=0"),
         (lambda: timesteps.karras(schedules.jsd(), 10), "sigma_bar is infinite"),
         (lambda: timesteps.explicit(1000, [5, 7]), "from 5 to 7 at step 0|from 7 to -1"),

@@ -59,10 +59,12 @@ def split(source: ArraySource, holdout: float, seed: int) -> tuple[ArraySource, 
     """(what is trained on, what is held out): a random share `holdout` of the source, the same for the same seed.
 
     Raises:
-      ValueError: `holdout` outside [0, 1).
+      ValueError: `holdout` outside [0, 1), or nothing left to train on.
     """
     if not 0.0 <= holdout < 1.0:
         raise ValueError(f"holdout={holdout} must lie within [0, 1)")
     order = np.random.default_rng(seed).permutation(len(source))
     held, kept = np.split(order, [round(holdout * len(source))])
+    if not len(kept):
+        raise ValueError(f"holdout={holdout} leaves none of the {len(source)} images to train on")
     return tuple(ArraySource(source.images[np.sort(part)], source.labels[np.sort(part)]) for part in (kept, held))

@@ -101,7 +101,13 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         model = _model(config.model)
         check_size(image_shape[:2], len(model.multipliers))
         params_shape = jax.eval_shape(lambda: init_params(model, image_shape, jax.random.key(0)))
-    return Experiment(schedule, model, params_shape, image_shape, sampler(schedule, config.sample))
+    steps = sampler(schedule, config.sample)
+    if steps.log_var is not None:
+        raise UserError(
+            f"config.sample.variance: {config.sample.variance!r} needs a network that predicts it; allowed are "
+            "'fixed_small' and 'fixed_large'"
+        )
+    return Experiment(schedule, model, params_shape, image_shape, steps)
 
 
 def init_params(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:
@@ -164,7 +170,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
     path = Path(workdir) / "config.json"
     given = json.loads(config.to_json())
     if path.exists():
-        saved, given_flat = (_flatten(c) for c in (json.loads(path.read_text()), given))
+        saved, given_flat = (_flatten(c) for c in (_read(path), given))
         free = _FREE_FIELDS + (("train.steps",) if given["optimizer"]["decay"] == "constant" else ())
         different = [
             f"config.{field} is {given_flat.get(field)!r} but was {saved.get(field)!r}"
@@ -188,19 +194,29 @@ def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
       UserError: no such file, or one that cannot be read.
     """
     path = Path(workdir) / "config.json"
+    return ml_collections.ConfigDict(_read(path))
+
+
+def _read(path: Path) -> dict:
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        saved = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is not there: --workdir must be a folder that train.py has written") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"cannot read {path}: it holds a {type(saved).__name__}, not a config")
+    return saved
 
 
 def _model(options) -> models.UNet:
     options = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()}
     if unknown := options.keys() - inspect.signature(models.UNet).parameters.keys():
         raise ValueError(f"{sorted(unknown)[0]!r} is no option of the UNet")
-    return models.UNet(**{**options, "dtype": jnp.dtype(options.get("dtype", "float32"))})
+    dtype = options.get("dtype", "float32")
+    if dtype not in ("float32", "bfloat16", "float16", "float64"):
+        raise ValueError(f"dtype={dtype!r} is not one of 'float32', 'bfloat16', 'float16', 'float64'")
+    return models.UNet(**{**options, "dtype": jnp.dtype(dtype)})
 
 
 def _call(functions: dict, *, name: str, kind: str = "name", **options):

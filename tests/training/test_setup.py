@@ -26,6 +26,9 @@ from diffjax.training.loop import train
         ({"model__groups": 5}, "config.model: groups=5 does not divide 8 channels"),
         ({"data__source": "cats"}, "config.data: source='cats' is not one of 'digits'"),
         ({"data__image_shape": (16, 16, 1)}, r"config.data.image_shape: \(16, 16, 1\), but images of digits are \(8, 8, 1\)"),
+        ({"sample__sampler": "ddpm", "sample__variance": "learned"}, "config.sample.variance: 'learned' needs a network"),
+        ({"model__dtype": "flaot32"}, "config.model: dtype='flaot32' is not one of 'float32'"),
+        ({"data__holdout": 0.9999}, "config.data: holdout=0.9999 leaves none of the 1797"),
         ({"data__holdout": 1.5}, "config.data: holdout=1.5"),
         ({"optimizer__name": "lion"}, "config.optimizer: name='lion' is not one of 'adam', 'adamw'"),
         ({"optimizer__decay": "poly"}, "config.optimizer: decay='poly'"),
@@ -80,6 +83,9 @@ def test_what_may_change_when_a_run_goes_on(tiny_config, tmp_path):
 
 def test_a_workdir_that_is_not_one(tmp_path):
     with pytest.raises(UserError, match=r"config.json is not there: --workdir must be"):
+        setup.load_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="cannot read .*config.json: it holds a list"):
         setup.load_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot read .*config.json"):
