@@ -151,7 +151,7 @@ def exponential(num_timesteps: int, num_steps: int, *, end: int = -1) -> Grid:
     return _grid(indices[:num_steps], num_timesteps, end)
 
 
-def sections(num_timesteps: int, counts: str | Sequence[int]) -> Grid:
+def sections(num_timesteps: int, counts: str | Sequence[int], *, end: int = -1) -> Grid:
     """improved-diffusion's `space_timesteps`: T cut into equal sections, `counts[k]` indices spread over section k.
 
     A section of `size` (the first T mod n are one longer) gives start + round(j·(size-1)/(count-1)), j = 0 … count-1:
@@ -159,6 +159,7 @@ def sections(num_timesteps: int, counts: str | Sequence[int]) -> Grid:
 
     Args:
       num_timesteps: T.
+      end: -1, or 0 to stop at index 0, which every such list has (one step fewer).
       counts: the numbers, clean end first, or a string of them ("10,10,20"). "ddimN" instead is every i-th index with
         the smallest i that gives exactly N of them: for 938 of the N in 1 … 1000 at T = 1000 there is none.
 
@@ -167,7 +168,7 @@ def sections(num_timesteps: int, counts: str | Sequence[int]) -> Grid:
     """
     if isinstance(counts, str):
         if counts.startswith("ddim"):
-            return _ddim_n(num_timesteps, counts)
+            return _ddim_n(num_timesteps, counts, end)
         try:
             counts = [int(part) for part in counts.split(",")]
         except ValueError:
@@ -185,25 +186,27 @@ def sections(num_timesteps: int, counts: str | Sequence[int]) -> Grid:
         offsets = np.append(0.0, np.cumsum(np.full(count - 1, float(stride)))).tolist()
         indices.extend(start + round(offset) for offset in offsets)
         start += length
-    return _grid(indices[::-1], num_timesteps, -1)
+    return _grid([index for index in indices[::-1] if index > end], num_timesteps, end)
 
 
-def karras(schedule: NoiseSchedule, num_steps: int, *, rho: float = 7.0) -> Grid:
+def karras(schedule: NoiseSchedule, num_steps: int, *, rho: float = 7.0, end: int = -1) -> Grid:
     """The indices whose σ̄ is nearest (in log) to Karras et al. 2022, Eq. 5, between σ̄_{T-1} and σ̄_0; then -1.
 
         σ̄_i = (σ̄_max^{1/ρ} + i/(S-1)·(σ̄_min^{1/ρ} - σ̄_max^{1/ρ}))^ρ,     i = 0 … S-1
 
+    To end at 0: S + 1 such levels, the last of which is index 0.
+
     Raises:
       ValueError: S out of range, ρ ≤ 0, or a schedule that ends at ᾱ = 0, where σ̄ is infinite.
     """
-    _check_count(schedule.num_timesteps, num_steps, -1)
+    _check_count(schedule.num_timesteps, num_steps, end)
     if not rho > 0.0:
         raise ValueError(f"rho={rho} must be > 0")
     sigma_bars = schedule.sigma_bars
     if not np.isfinite(sigma_bars[-1]):
         raise ValueError("this schedule ends at alpha_bar = 0, where sigma_bar is infinite: Karras' rule has no start")
-    levels = np.linspace(sigma_bars[-1] ** (1 / rho), sigma_bars[0] ** (1 / rho), num_steps) ** rho
-    return _grid(_nearest(np.log(sigma_bars), np.log(levels)), schedule.num_timesteps, -1)
+    levels = np.linspace(sigma_bars[-1] ** (1 / rho), sigma_bars[0] ** (1 / rho), num_steps + (end == 0)) ** rho
+    return _grid(_nearest(np.log(sigma_bars), np.log(levels))[:num_steps], schedule.num_timesteps, end)
 
 
 def explicit(num_timesteps: int, indices: Sequence[int], *, end: int = -1) -> Grid:
@@ -256,13 +259,13 @@ def check(grid: ArrayLike, num_timesteps: int) -> Grid:
     return given.astype(np.int32)
 
 
-def _ddim_n(num_timesteps: int, name: str) -> Grid:
+def _ddim_n(num_timesteps: int, name: str, end: int) -> Grid:
     if not name[4:].isdigit() or not int(name[4:]):
         raise ValueError(f"counts={name!r}: 'ddim' must be followed by a number of steps")
     count = int(name[4:])
     for stride in range(1, num_timesteps):
         if len(range(0, num_timesteps, stride)) == count:
-            return uniform(num_timesteps, stride=stride)
+            return uniform(num_timesteps, stride=stride, end=end)
     raise ValueError(f"counts={name!r}: no whole stride gives exactly {count} of {num_timesteps} indices")
 
 

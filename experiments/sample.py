@@ -2,7 +2,7 @@
 
 python experiments/sample.py --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
 
-Writes `grid.png` (the first 64) and `samples.npz` (`images`, uint8 [num, H, W, C], as evaluators take them). Batches
+Writes `grid.png` (the first 64) and `samples.npz` (`arr_0`, uint8 [num, H, W, C], as evaluators take them). Batches
 are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut.
 """
 
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if jax.process_index() == 0:
         images = np.concatenate([np.load(path) for path in sorted(parts.glob("?????????.npy"))])
         print(viz.save_png(out / "grid.png", viz.grid(images[:64], columns=8)))
-        np.savez_compressed(out / "samples.npz", images=images)
+        np.savez_compressed(out / "samples.npz", arr_0=images)
         print(out / "samples.npz")
         shutil.rmtree(parts)
 

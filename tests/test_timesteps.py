@@ -173,6 +173,13 @@ def test_karras_lands_next_to_its_levels(schedule, rho):
         assert grid[:-1].tolist() == nearest
 
 
+def test_sections_and_karras_may_end_at_0():
+    assert timesteps.sections(1000, "10,10", end=0).tolist() == timesteps.sections(1000, "10,10")[:-1].tolist()
+    assert timesteps.sections(1000, "ddim50", end=0).tolist() == timesteps.sections(1000, "ddim50")[:-1].tolist()
+    grid = timesteps.karras(schedules.linear(), 12, end=0)
+    assert grid.tolist() == timesteps.karras(schedules.linear(), 13)[:-1].tolist()
+
+
 def test_explicit_and_starting_at():
     ays = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
     grid = timesteps.explicit(1000, ays)

@@ -52,14 +52,14 @@ def test_train_leaves_what_it_says(workdir):
 def test_sample_writes_grid_and_arrays(workdir, tmp_path):
     result = run("sample", "--workdir", workdir, "--num", 10, "--batch-size", 4, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    images = np.load(tmp_path / "samples.npz")["images"]
+    images = np.load(tmp_path / "samples.npz")["arr_0"]
     assert images.shape == (10, 8, 8, 1)
     assert images.dtype == np.uint8
     assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 2 * 66 + 2)
     # The samples of a seed are the same ones in another number and in other batches.
     result = run("sample", "--workdir", workdir, "--num", 3, "--out", tmp_path / "three")
     assert result.returncode == 0, result.stderr
-    three = np.load(tmp_path / "three" / "samples.npz")["images"].astype(int)
+    three = np.load(tmp_path / "three" / "samples.npz")["arr_0"].astype(int)
     assert np.max(np.abs(three - images[:3])) <= 1
 
 
@@ -78,7 +78,7 @@ def test_sample_with_other_samplers(workdir, tmp_path, monkeypatch):
         out = str(tmp_path / name)
         monkeypatch.setattr("sys.argv", ["sample.py", "--workdir", str(workdir), "--num", "2", "--out", out, *flags])
         main()
-        draws[name] = np.load(tmp_path / name / "samples.npz")["images"]
+        draws[name] = np.load(tmp_path / name / "samples.npz")["arr_0"]
     assert all(not np.array_equal(draws[a], draws[b]) for a in draws for b in draws if a < b)
 
 
@@ -98,7 +98,7 @@ def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, cap
         arguments = ["--workdir", str(workdir), "--out", str(out), "--num", "10", "--batch-size", "3", *flags]
         monkeypatch.setattr("sys.argv", ["sample.py", *arguments])
         sample.main()
-        return np.load(out / "samples.npz")["images"]
+        return np.load(out / "samples.npz")["arr_0"]
 
     whole = draw(tmp_path / "whole")
     monkeypatch.setattr(generation, "images", counted)
