@@ -20,7 +20,7 @@ from diffjax.steps import Steps, stack
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "evaluation", "losses", "models", "tasks", "training", "viz")
+_LAZY = ("data", "evaluation", "interop", "losses", "models", "tasks", "training", "viz")
 
 __all__ = [
     "NoiseSchedule",

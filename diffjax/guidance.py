@@ -96,6 +96,11 @@ def with_noise_level(predict: Predict, schedule: NoiseSchedule, kind: str = "sqr
     return jax.tree_util.Partial(_with_noise_level, _checked(predict), tables[kind])
 
 
+def scale_timesteps(predict: Predict, factor: float) -> jax.tree_util.Partial:
+    """Tells the network t·`factor`, in the dtype of x: OpenAI's `rescale_timesteps` has 1000/T."""
+    return jax.tree_util.Partial(_scale_timesteps, _checked(predict), np.float64(factor))
+
+
 def map_timesteps(predict: Predict, indices: ArrayLike) -> jax.tree_util.Partial:
     """Asks the network at `indices[t]`: it was trained on the schedule from which one of T' indices was respaced.
 
@@ -161,6 +166,10 @@ def _split(predict, scales, x, t, *, scale, shift):
 
 def _with_noise_level(predict, table, x, t):
     return predict(x, process.lookup(table, t, x, clean=1.0).reshape(jnp.shape(t)))
+
+
+def _scale_timesteps(predict, factor, x, t):
+    return predict(x, jnp.asarray(t, x.dtype) * jnp.asarray(factor, x.dtype))
 
 
 def _map_timesteps(predict, indices, x, t):

@@ -1,0 +1,437 @@
+"""Networks built in PyTorch, saved, imported: the same outputs. Diffusers both ways."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+
+from torch_reference.unets import abarankab, openai, pesser, randomised, sr3  # noqa: E402
+from torch_reference.unets.parts import Sinusoids  # noqa: E402
+
+import diffjax as dj  # noqa: E402
+from diffjax import interop  # noqa: E402
+from diffjax.errors import UserError  # noqa: E402
+
+BETAS = np.linspace(1e-4, 0.02, 1000)
+T = (0, 3, 500, 999)
+LABELS = (1, 4, 0, 2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Several pytest workers with a thread pool each stand in one another's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def unet_2d(**options):
+    """diffusers' network, small; every level of `widths` that `attended` names attends."""
+    widths, attended = options.pop("widths", (32, 64)), options.pop("attended", (1,))
+    resnet = options.get("downsample_type") == "resnet"
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
+    levels = range(len(widths))
+    settings = {
+        "sample_size": 8,
+        "attention_head_dim": None,
+        "freq_shift": 1,
+        "flip_sin_to_cos": False,
+        "norm_eps": 1e-6,
+        "downsample_padding": 0,
+        "layers_per_block": 1,
+        "block_out_channels": widths,
+        "down_block_types": tuple("AttnDownBlock2D" if level in attended else plain[0] for level in levels),
+        "up_block_types": tuple("AttnUpBlock2D" if level in attended else plain[1] for level in reversed(levels)),
+    }
+    return diffusers.UNet2DModel(**settings | options)
+
+
+GUIDED_2D = {
+    "attention_head_dim": 16,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "norm_eps": 1e-5,
+    "downsample_padding": 1,
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "resnet_time_scale_shift": "scale_shift",
+    "attn_norm_num_groups": 32,
+    "num_class_embeds": 5,
+    "out_channels": 6,
+}
+CIFAR_2D = {
+    "widths": (128, 256, 256, 256),
+    "attended": (1,),
+    "layers_per_block": 2,
+    "sample_size": 32,
+}
+
+
+class Case:
+    """A network in PyTorch, how its file is made, and what the import must be told besides."""
+
+    def __init__(self, build, save, ask, options=None, *, labels=False, image=False, size=8):
+        self.build, self.save, self.ask, self.options = build, save, ask, options or {}
+        self.labels, self.image, self.size = labels, image, size
+
+
+def save_folder(network, folder, *, variance="fixed_large"):
+    scheduler = diffusers.DDPMScheduler(variance_type=variance)
+    network.save_pretrained(folder / "unet")
+    scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+def save_flat_old_names(network, folder):
+    """As hubs had it: no subfolders, attention by its old names, a PyTorch file."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = {}
+    for key, value in network.state_dict().items():
+        for new, old in names.items():
+            key = key.replace(f".{new}.", f".{old}.") if "attentions" in key else key
+        state[key] = value
+    torch.save(state, folder / "diffusion_pytorch_model.bin")
+    (folder / "config.json").write_text(network.to_json_string())
+    (folder / "scheduler_config.json").write_text(diffusers.DDPMScheduler().to_json_string())
+    return folder
+
+
+def saved(state, folder, name):
+    torch.save(state, folder / name)
+    return folder / name
+
+
+def save_run(network, folder):
+    """A run of ermongroup's: the EMA last, other parameters first."""
+    state = network.state_dict()
+    other = {f"module.{key}": value + 1 for key, value in state.items()}
+    optimizer = {"state": {0: {"step": 5}}, "param_groups": [{"lr": 2e-4}]}
+    return saved([other, optimizer, 3, 5, {f"module.{key}": value for key, value in state.items()}], folder, "ckpt.pth")
+
+
+def save_abarankab(network, folder):
+    whole = abarankab.GaussianDiffusion(network, BETAS).state_dict()
+    whole |= {key: value + 1 for key, value in whole.items() if key.startswith("model.")}
+    return saved(whole, folder, "c-model.pth")
+
+
+def plain(network, x, t, label, image):
+    return network(x, t)
+
+
+def labelled(network, x, t, label, image):
+    return network(x, t, label)
+
+
+def diffused(network, x, t, label, image):
+    return network(x, t, label).sample
+
+
+def restored(network, x, t, label, image):
+    return network(torch.cat([image, x], dim=1), torch.as_tensor(np.cumprod(1 - BETAS) ** 0.5)[t].to(x.dtype))
+
+
+OPENAI = {"diffusion_steps": 1000, "noise_schedule": "linear"}
+CASES = {
+    "diffusers": Case(unet_2d, save_folder, diffused),
+    "diffusers, old names": Case(unet_2d, save_flat_old_names, diffused),
+    "diffusers, guided": Case(
+        lambda: unet_2d(**GUIDED_2D),
+        lambda network, folder: save_folder(network, folder, variance="learned_range"),
+        diffused,
+        labels=True,
+    ),
+    "diffusers, CIFAR-10": Case(lambda: unet_2d(**CIFAR_2D), save_folder, diffused, size=32),
+    "pesser": Case(
+        lambda: pesser.Model(**pesser.TINY), lambda network, folder: saved(network.state_dict(), folder, "a.ckpt"), plain
+    ),
+    "ermongroup": Case(lambda: pesser.Model(**pesser.TINY), save_run, plain),
+    "improved": Case(
+        lambda: openai.UNetModel(**openai.TINY),
+        lambda network, folder: saved(network.state_dict(), folder, "a.pt"),
+        labelled,
+        {**OPENAI, "num_heads": 4},
+        labels=True,
+    ),
+    "guided": Case(
+        lambda: openai.UNetModel(**openai.TINY_GUIDED),
+        lambda network, folder: saved(network.state_dict(), folder, "a.pt"),
+        labelled,
+        {**OPENAI, "num_head_channels": 16, "use_new_attention_order": True},
+        labels=True,
+    ),
+    "abarankab": Case(lambda: abarankab.UNet(**abarankab.TINY), save_abarankab, labelled, labels=True),
+    "SR3": Case(
+        lambda: sr3.UNet(**sr3.TINY),
+        lambda network, folder: saved(sr3.GaussianDiffusion(network, BETAS).state_dict(), folder, "I1_E1_gen.pth"),
+        restored,
+        image=True,
+    ),
+}
+
+
+def built(case, dtype, seed=0):
+    network = randomised(case.build().to(dtype), seed)
+    if isinstance(network, diffusers.UNet2DModel):
+        # diffusers computes sinusoids in float32 always.
+        config = network.config
+        waves = config.block_out_channels[0]
+        network.time_proj = Sinusoids(waves, shift=config.freq_shift, cos_first=config.flip_sin_to_cos).to(dtype)
+    return network
+
+
+def draws(case, dtype):
+    """(x, t, label, condition image), NCHW."""
+    rng = np.random.default_rng(0)
+    batch = len(T) if case.size < 32 else 2
+    x, image = rng.normal(size=(2, batch, 3, case.size, case.size)).astype(dtype)
+    return x, np.array(T)[-batch:], np.array(LABELS)[:batch], image
+
+
+def theirs(case, network, dtype):
+    x, t, label, image = (torch.as_tensor(a) for a in draws(case, dtype))
+    with torch.no_grad():
+        return case.ask(network, x, t, label if case.labels else None, image).permute(0, 2, 3, 1).numpy()
+
+
+def quickly(function, *args):
+    """Compiled without optimization: called but once, it would compile far longer than it runs."""
+    return jax.jit(lambda function, *args: function(*args), compiler_options={"xla_backend_optimization_level": 0})(
+        function, *args
+    )
+
+
+def ours(case, net, dtype, **changed):
+    """The imported network's output: ε̂ (with the variance behind it where it gives one)."""
+    x, t, label, image = draws(case, dtype)
+    condition = {"label": jnp.asarray(label)} if case.labels else {}
+    if case.image:
+        condition["image"] = jnp.asarray(image.transpose(0, 2, 3, 1))
+        t = net.schedule.sqrt_alpha_bars[t].astype(dtype)
+    model = net.model.clone(dtype=dtype, **changed)
+    predict = dj.models.predictor(model, net.params, **condition)
+    return np.asarray(quickly(predict, jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(t)))
+
+
+def difference(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float64(name, tmp_path, x64):
+    case = CASES[name]
+    network = built(case, torch.float64)
+    net = interop.load(case.save(network, tmp_path), **case.options)
+    found, expected = ours(case, net, np.float64), theirs(case, network, np.float64)
+    # SR3's and abarankab's β are in the file, in float32.
+    assert difference(found, expected) < 1e-6
+    if not case.image:
+        assert difference(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "diffusers, CIFAR-10"])
+def test_float32(name, tmp_path):
+    case = CASES[name]
+    network = built(case, torch.float32)
+    net = interop.load(case.save(network, tmp_path), **case.options)
+    found, expected = ours(case, net, np.float32), theirs(case, network, np.float32)
+    assert found.dtype == np.float32
+    assert difference(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        *(
+            (name, changed)
+            for name in ("diffusers", "pesser")
+            for changed in (
+                {"downsample_padding": (1, 1)},
+                {"time_embedding": "cos_sin"},
+                {"freq_shift": 0},
+                {"norm_eps": 1e-5},
+                {"num_heads": 2, "head_channels": None},
+            )
+        ),
+        *(
+            (name, changed)
+            for name in ("improved", "abarankab", "SR3")
+            for changed in (
+                {"downsample_padding": (0, 1)},
+                {"time_embedding": "sin_cos" if name == "improved" else "cos_sin"},
+                {"freq_shift": 1},
+                {"norm_eps": 1e-6},
+                {"num_heads": 2},
+            )
+        ),
+    ],
+)
+def test_every_knob_is_seen(name, changed, tmp_path, x64):
+    case = CASES[name]
+    network = built(case, torch.float64)
+    net = interop.load(case.save(network, tmp_path), **case.options)
+    assert difference(ours(case, net, np.float64, **changed), theirs(case, network, np.float64)) > 3e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("improved", {"num_heads": 2}),
+        ("improved", {"use_new_attention_order": True}),
+        ("guided", {"num_head_channels": 32}),
+        ("guided", {"use_new_attention_order": False}),
+    ],
+)
+def test_every_option_is_seen(name, options, tmp_path, x64):
+    case = CASES[name]
+    network = built(case, torch.float64)
+    net = interop.load(case.save(network, tmp_path), **case.options | options)
+    assert difference(ours(case, net, np.float64), theirs(case, network, np.float64)) > 1e-3
+
+
+def test_raw_parameters(tmp_path):
+    for name in ("ermongroup", "abarankab"):
+        case = CASES[name]
+        (tmp_path / name).mkdir()
+        path = case.save(built(case, torch.float32), tmp_path / name)
+        averaged, raw = (interop.load(path, ema=ema).params for ema in (True, False))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a + 1, b, atol=1e-6), averaged, raw)
+
+
+# What goes with the weights.
+
+
+def test_settings_of_the_published_kinds(tmp_path):
+    found = {}
+    for name, case in CASES.items():
+        if case.size == 8:
+            (tmp_path / name).mkdir()
+            found[name] = interop.load(case.save(built(case, torch.float32), tmp_path / name), **case.options)
+    assert {name: net.settings.variance for name, net in found.items()} == {
+        "diffusers": "fixed_large",
+        "diffusers, old names": "fixed_small",
+        "diffusers, guided": "learned_range",
+        "pesser": "fixed_large",
+        "ermongroup": "fixed_large",
+        "improved": "learned_range",
+        "guided": "learned_range",
+        "abarankab": "fixed_large",
+        "SR3": "fixed_small",
+    }
+    for name, net in found.items():
+        stored = name in ("abarankab", "SR3")
+        np.testing.assert_allclose(net.schedule.betas, BETAS, rtol=1e-7 if stored else 1e-14)
+        assert net.settings.clip == (None if name == "abarankab" else 1.0)
+    assert found["diffusers"].image_size == (8, 8)
+    assert found["SR3"].condition_channels == 3
+
+
+@pytest.mark.parametrize("name", ["improved", "SR3"])
+def test_predict_goes_through_the_loop(name, tmp_path):
+    case = CASES[name]
+    net = interop.load(case.save(built(case, torch.float32), tmp_path), **case.options)
+    condition = {"label": jnp.array([1, 2])} if case.labels else {}
+    condition |= {"image": jnp.zeros((2, 8, 8, 3))} if case.image else {}
+    steps = dj.samplers.ddpm(net.schedule, dj.timesteps.trailing(1000, 3), variance=net.settings.variance)
+    keys = dj.sample_keys(0, 0, 2)
+    x = dj.sample(steps, net.predict(**condition), dj.initial_noise(keys, (8, 8, 3)), keys, clip=net.settings.clip)
+    assert x.shape == (2, 8, 8, 3)
+    assert np.all(np.isfinite(x))
+
+
+def test_time_per_thousand(tmp_path):
+    case = CASES["improved"]
+    path = case.save(built(case, torch.float32), tmp_path)
+    options = {"diffusion_steps": 4000, "noise_schedule": "cosine", "num_heads": 4}
+    scaled, plain = (interop.load(path, rescale_timesteps=on, **options) for on in (True, False))
+    np.testing.assert_allclose(scaled.schedule.betas, dj.schedules.cosine(4000).betas)
+    x, label = jnp.asarray(draws(case, np.float32)[0].transpose(0, 2, 3, 1)), jnp.array(LABELS)
+    at, expected = (
+        quickly(net.predict(label=label), x, jnp.full(4, t)) for net, t in ((scaled, 2000), (plain, 500))
+    )
+    np.testing.assert_allclose(at.eps, expected.eps, atol=1e-5)
+
+
+def test_sr3_samples_on_any_schedule(tmp_path):
+    case = CASES["SR3"]
+    net = interop.load(case.save(built(case, torch.float32), tmp_path))
+    short = dj.schedules.linear(10, beta_start=1e-4, beta_end=0.5)
+    predict = net.predict(schedule=short, image=jnp.zeros((1, 8, 8, 3)))
+    x = jnp.ones((1, 8, 8, 3))
+    level = jnp.asarray(short.sqrt_alpha_bars[7:8], jnp.float32)
+    at_level = dj.models.predictor(net.model, net.params, image=jnp.zeros((1, 8, 8, 3)))
+    np.testing.assert_allclose(quickly(predict, x, jnp.array([7])), quickly(at_level, x, level), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "schedule"),
+    [
+        ({"beta_schedule": "scaled_linear", "beta_start": 1e-3, "beta_end": 0.01}, None),
+        ({"beta_schedule": "squaredcos_cap_v2"}, None),
+        ({"beta_schedule": "sigmoid", "num_train_timesteps": 50}, None),
+        ({"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3}, None),
+        ({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}, None),
+    ],
+)
+def test_schedules(config, schedule, tmp_path):
+    network = unet_2d(norm_num_groups=8, widths=(8, 8), attended=())
+    network.save_pretrained(tmp_path)
+    scheduler = diffusers.DDPMScheduler(**config)
+    scheduler.save_config(tmp_path)
+    net = interop.load(tmp_path)
+    # diffusers sets the last of a schedule that ends at 0 to a small number besides.
+    np.testing.assert_allclose(net.schedule.alpha_bars[:-1], scheduler.alphas_cumprod[:-1], rtol=1e-4, atol=1e-7)
+    assert net.settings.target == ("v" if "prediction_type" in config else "eps")
+
+
+# Out, and back.
+
+
+@pytest.mark.parametrize("name", ["diffusers", "diffusers, guided"])
+def test_there_and_back_bit_equal(name, tmp_path):
+    case = CASES[name]
+    network = randomised(case.build(), 3)
+    net = interop.load(case.save(network, tmp_path / "theirs"))
+    folder = interop.export(
+        tmp_path / "ours", net.model, net.params, net.schedule, image_size=net.image_size, settings=net.settings
+    )
+    again = diffusers.UNet2DModel.from_pretrained(folder / "unet")
+    expected = network.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+    config, scheduler = (
+        json.loads((folder / path).read_text()) for path in ("unet/config.json", "scheduler/scheduler_config.json")
+    )
+    written = {key: value for key, value in config.items() if not key.startswith("_")}
+    # The same network by another name: normalisation groups said aloud, one head of all channels.
+    assert {key: network.config[key] for key in written if key != "attn_norm_num_groups"} == {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in written.items()
+        if key != "attn_norm_num_groups"
+    }
+    assert scheduler["variance_type"] == net.settings.variance
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 2, "attention_levels": (0, 1)}, "num_heads=2"),
+        ({"activate_embedding": False}, "activate_embedding"),
+        ({"num_classes": 3, "class_embedding": "block"}, "class_embedding"),
+        ({"multipliers": (2, 2)}, "multipliers"),
+    ],
+)
+def test_what_diffusers_lacks(change, message, tmp_path):
+    model = dj.models.UNet(**{"channels": 8, "multipliers": (1, 2), "attention_levels": (), "groups": 4} | change)
+    label = jnp.zeros(1, jnp.int32) if model.num_classes else None
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), label)["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    with pytest.raises(UserError, match=message):
+        interop.export(tmp_path / "out", model, params, dj.schedules.linear(10), image_size=(8, 8))
+    assert not (tmp_path / "out").exists()
