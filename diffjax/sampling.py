@@ -150,6 +150,7 @@ def sample_many(
     batch_size: int,
     clip: Clip = None,
     skip: Container[int] = (),
+    per_batch: bool = False,
     progress: bool = False,
 ) -> Iterator[tuple[int, jax.Array]]:
     """Samples 0 … num-1 of a seed, in batches: yields (number of the first, x `[≤ batch_size, *shape]`).
@@ -163,6 +164,8 @@ def sample_many(
       seed: of the keys (`sample_keys`).
       num, batch_size: how many in all, and at once.
       skip: first numbers of batches that are there already: a run that was cut goes on.
+      per_batch: `predict` is a function of the samples' numbers, `int[batch_size]`, that gives their predict: each
+        sample has a condition of its own.
       progress: a progress bar over the rows of each batch.
 
     Raises:
@@ -172,9 +175,12 @@ def sample_many(
         raise ValueError(f"num={num} and batch_size={batch_size} must be ≥ 1")
     devices = jax.local_devices()
     spread = len(devices) > 1 and batch_size % len(devices) == 0
-    if spread:
-        mesh = Mesh(np.array(devices), "batch")
-        predict = jax.device_put(as_pytree(predict), NamedSharding(mesh, PartitionSpec()))
+    mesh = Mesh(np.array(devices), "batch")
+
+    def everywhere(predict):
+        return jax.device_put(as_pytree(predict), NamedSharding(mesh, PartitionSpec())) if spread else predict
+
+    shared = None if per_batch else everywhere(predict)
     for start in range(jax.process_index() * batch_size, num, jax.process_count() * batch_size):
         if start in skip:
             continue
@@ -183,7 +189,8 @@ def sample_many(
         if spread:
             keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("batch")))
         description = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
-        x = sample(steps, predict, initial_noise(keys, shape), keys, clip=clip, progress=description)
+        asked = everywhere(predict(np.arange(start, start + batch_size))) if per_batch else shared
+        x = sample(steps, asked, initial_noise(keys, shape), keys, clip=clip, progress=description)
         yield start, x[: num - start]
 
 

@@ -1,38 +1,66 @@
-"""Samples from a trained workdir, with its EMA parameters.
+"""Samples from a trained workdir, with its EMA parameters, or from weights made elsewhere.
 
 python experiments/sample.py --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
+python experiments/sample.py --weights FOLDER_OR_FILE --out FOLDER
 
 Writes `grid.png` (the first 64) and `samples.npz` (`arr_0`, uint8 [num, H, W, C], as evaluators take them). Batches
 are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut.
+
+Weights are a diffusers folder, or a file of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's (SR3) code;
+what the file does not say is given by --option, as in `--option diffusion_steps=4000 --option noise_schedule=cosine`.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
+from PIL import Image
 
-from diffjax import models, viz
-from diffjax.errors import UserError
+from diffjax import interop, models, sampling, viz
+from diffjax.errors import UserError, naming
+from diffjax.steps import Steps
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
 
 
+class Source(NamedTuple):
+    """What is sampled from."""
+
+    steps: Steps
+    predict: Callable
+    """Of the samples' numbers, `int[B]`: `predict(x, t)` for them."""
+    shape: tuple[int, int, int]
+    clip: sampling.Clip
+    identity: dict[str, Any]
+    """What makes its samples those samples, for the parts of a run that was cut."""
+
+
 def main() -> None:
     """Parses the command line, samples, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="a folder that train.py has written")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/samples)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", type=Path, help="a folder that train.py has written")
+    source.add_argument("--weights", type=Path, help="a diffusers folder, or a file of PyTorch weights")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)")
     parser.add_argument("--num", type=int, default=64, help="how many images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--raw", action="store_true", help="the parameters themselves, not their EMA")
-    sampler = parser.add_argument_group("sampler", "what is not given is as the config has it")
+    weights = parser.add_argument_group("weights", "for --weights alone")
+    weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="what the file omits")
+    weights.add_argument("--image-size", type=int, help="height and width, where the file does not say")
+    weights.add_argument("--label", type=int, help="the class (default: sample n is of class n mod their number)")
+    weights.add_argument("--image", type=Path, help="the condition image (SR3), scaled to the size bicubically")
+    sampler = parser.add_argument_group("sampler", "what is not given is as the config or the weights have it")
     sampler.add_argument("--sampler", choices=setup.SAMPLERS)
     sampler.add_argument("--steps", type=int)
     sampler.add_argument("--grid", choices=setup.GRIDS)
@@ -51,35 +79,26 @@ def run(args: argparse.Namespace) -> None:
     """Samples as `args` ask.
 
     Raises:
-      UserError: a workdir or a value that cannot be.
+      UserError: a workdir, weights or a value that cannot be.
     """
-    for name in ("num", "batch_size"):
-        if getattr(args, name) < 1:
+    for name in ("num", "batch_size", "image_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)} must be ≥ 1")
-    config = setup.load_config(args.workdir)
-    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", *setup.KNOBS)}
-    if args.sampler not in (None, config.sample.sampler) or args.sigma_hat:
-        # Another sampler does not take over the knobs of the config's own.
-        config.sample.update(dict.fromkeys(setup.KNOBS))
-    config.sample.update({name: value for name, value in given.items() if value is not None})
-    experiment = setup.experiment(config)
-    out = args.out or Path(args.workdir) / "samples"
-    with Checkpoints(args.workdir) as checkpoints:
-        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
+    source = from_workdir(args) if args.workdir else from_weights(args)
+    out = args.out or (args.workdir or Path()) / "samples"
     parts = out / "parts"
     batch_size = min(args.batch_size, args.num)
-    _claim(parts, {
-        "workdir": str(Path(args.workdir).resolve()), "step": step, "raw": args.raw, "seed": args.seed, "num": args.num,
-        "batch_size": batch_size, "sample": json.loads(config.sample.to_json()),
-    })  # fmt: skip
+    _claim(parts, {**source.identity, "seed": args.seed, "num": args.num, "batch_size": batch_size})
     batches = generation.images(
-        experiment.steps,
-        models.predictor(experiment.model, params),
-        experiment.image_shape,
+        source.steps,
+        source.predict,
+        source.shape,
+        clip=source.clip,
         seed=args.seed,
         num=args.num,
         batch_size=batch_size,
         skip={int(path.stem) for path in parts.glob("?????????.npy")},
+        per_batch=True,
         progress=True,
     )
     for start, images in batches:
@@ -94,6 +113,99 @@ def run(args: argparse.Namespace) -> None:
         np.savez_compressed(out / "samples.npz", arr_0=images)
         print(out / "samples.npz")
         shutil.rmtree(parts)
+
+
+def from_workdir(args: argparse.Namespace) -> Source:
+    """The newest checkpoint of a training run, sampled as its config says where `args` do not."""
+    for name in ("option", "image_size", "label", "image"):
+        if getattr(args, name) not in (None, []):
+            raise UserError(f"--{name.replace('_', '-')} goes with --weights")
+    config = setup.load_config(args.workdir)
+    config.sample.update(_options(args, config.sample))
+    experiment = setup.experiment(config)
+    with Checkpoints(args.workdir) as checkpoints:
+        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
+    predict = models.predictor(experiment.model, params)
+    identity = {
+        "workdir": str(args.workdir.resolve()),
+        "step": step,
+        "raw": args.raw,
+        "sample": json.loads(config.sample.to_json()),
+    }
+    return Source(experiment.steps, lambda numbers: predict, experiment.image_shape, generation.CLIP, identity)
+
+
+def from_weights(args: argparse.Namespace) -> Source:
+    """Imported weights, sampled as those who made them do where `args` do not; by DDIM in 50 steps."""
+    options = dict(_parsed(option) for option in args.option)
+    net = interop.load(args.weights, **options, **({"ema": False} if args.raw else {}))
+    size = (args.image_size, args.image_size) if args.image_size else net.image_size
+    if size is None:
+        raise UserError(f"{args.weights} does not say the size of its images: give --image-size")
+    with naming("--image-size"):
+        models.unet.check_size(size, len(net.model.multipliers))
+    # The network's own variance is what the sampler by its side needs.
+    few = min(50, net.schedule.num_timesteps)
+    defaults = dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": few, "grid": net.settings.grid}
+    chosen = ml_collections.ConfigDict(defaults | _options(args, ml_collections.ConfigDict(defaults)))
+    if chosen.sampler == "ddpm" and chosen.variance is None:
+        chosen.variance = net.settings.variance
+    steps = setup.sampler(net.schedule, chosen, grid=None if args.grid else net.grid)
+    classes, condition = net.model.num_classes, {}
+    if args.label is not None and not 0 <= args.label < (classes or 0):
+        allowed = f"allowed is 0 … {classes - 1}" if classes else "this network has no classes"
+        raise UserError(f"--label={args.label}: {allowed}")
+    if bool(args.image) != bool(net.condition_channels):
+        raise UserError(f"--image: this network takes {'a' if net.condition_channels else 'no'} condition image")
+    if args.image:
+        condition["image"] = _condition(args.image, size, net.condition_channels)
+
+    def predict(numbers):
+        images = {name: np.repeat(value[None], len(numbers), axis=0) for name, value in condition.items()}
+        labels = numbers % classes if args.label is None and classes else np.full(len(numbers), args.label or 0)
+        return net.predict(**images, **({"label": labels.astype(np.int32)} if classes else {}))
+
+    identity = {
+        "weights": str(args.weights.resolve()),
+        "options": options,
+        "raw": args.raw,
+        "size": list(size),
+        "label": args.label,
+        "image": str(args.image),
+        "sample": json.loads(chosen.to_json()),
+    }
+    return Source(steps, predict, (*size, net.channels), net.settings.clip, identity)
+
+
+def _options(args: argparse.Namespace, defaults: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What changes in a `config.sample`."""
+    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", *setup.KNOBS)}
+    changed = {name: value for name, value in given.items() if value is not None}
+    if args.sampler not in (None, defaults.sampler) or args.sigma_hat:
+        # Another sampler does not take over the knobs of the config's own.
+        changed = dict.fromkeys(setup.KNOBS) | changed
+    return changed
+
+
+def _parsed(option: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON where it is that, and else as it stands (True and False as Python has them)."""
+    name, equals, value = option.partition("=")
+    if not equals:
+        raise UserError(f"--option {option}: must be NAME=VALUE")
+    try:
+        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _condition(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    """A picture as float32 `[H, W, C]` in [-1, 1], at the network's size."""
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("RGB" if channels == 3 else "L").resize(size[::-1], Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise UserError(f"cannot read --image {path}: {error}") from error
+    return np.asarray(generation.normalize(np.asarray(picture).reshape(*size, channels)))
 
 
 def _claim(parts: Path, run: dict) -> None:

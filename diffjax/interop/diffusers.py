@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from diffjax import models
 from diffjax.errors import UserError
@@ -101,7 +101,7 @@ def export(
         (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
     ):
         path.write_text(json.dumps(config, indent=2) + "\n")
-    save_file(state, part / "unet" / _WEIGHTS[0], metadata={"format": "pt"})
+    (part / "unet" / _WEIGHTS[0]).write_bytes(save(state, metadata={"format": "pt"}))
     if folder.exists():
         folder.rmdir()
     part.rename(folder)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from diffjax import guidance, models
+from diffjax import guidance, models, timesteps
 from diffjax.sampling import Clip
 from diffjax.schedules import NoiseSchedule
 
@@ -43,6 +43,16 @@ class Pretrained:
     """Of the condition image; 0: it takes none."""
     image_size: tuple[int, int] | None = None
     """(height, width); None where the file does not say."""
+
+    def grid(self, num_steps: int) -> timesteps.Grid:
+        """The time grid `int32[num_steps + 1]` that its settings name.
+
+        Raises:
+          ValueError: more steps than the grid's rule has room for.
+        """
+        rule = getattr(timesteps, self.settings.grid)
+        offset = {"offset": self.settings.offset} if self.settings.offset else {}
+        return rule(self.schedule.num_timesteps, num_steps, end=self.settings.end, **offset)
 
     def predict(
         self, *, schedule: NoiseSchedule | None = None, label: jax.Array | None = None, image: jax.Array | None = None

@@ -44,12 +44,10 @@ def loss(schedule: NoiseSchedule, model: nn.Module, *, norm: str):
 
 
 def images(
-    steps: Steps, predict: sampling.Predict, shape: tuple[int, ...], *, seed: int, num: int, batch_size: int, **options
+    steps: Steps, predict: sampling.Predict, shape: tuple[int, ...], *, clip: sampling.Clip = CLIP, **options
 ) -> Iterator[tuple[int, np.ndarray]]:
     """`sampling.sample_many` as pictures: yields (number of the first, uint8 `[≤ batch_size, *shape]`)."""
-    batches = sampling.sample_many(
-        steps, predict, shape, seed=seed, num=num, batch_size=batch_size, clip=CLIP, **options
-    )
+    batches = sampling.sample_many(steps, predict, shape, clip=clip, **options)
     for start, x in batches:
         yield start, viz.to_uint8(x)
 

@@ -3,6 +3,8 @@
 import inspect
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,17 +149,22 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
     return Training(source, held_out, rate, optimizer)
 
 
-def sampler(schedule: NoiseSchedule, options) -> Steps:
+def sampler(schedule: NoiseSchedule, options, *, grid: Callable[[int], timesteps.Grid] | None = None) -> Steps:
     """The table that `config.sample` asks for: `sampler`, `steps`, `grid`, and the sampler's own knobs.
+
+    Args:
+      schedule: to sample on.
+      options: those fields.
+      grid: of a number of steps, in place of the rule that `options.grid` names.
 
     Raises:
       UserError: a value that cannot be, named with its field.
     """
     with naming("config.sample"):
-        grid = _named(GRIDS, "grid", options.grid)
+        rule = grid or partial(_named(GRIDS, "grid", options.grid), schedule.num_timesteps)
         knobs = {name: value for name, value in options.items() if name in KNOBS}
         with naming("config.sample.steps"):
-            indices = grid(schedule.num_timesteps, options.steps)
+            indices = rule(options.steps)
         return _call(SAMPLERS, schedule=schedule, grid=indices, name=options.sampler, kind="sampler", **knobs)
 
 

@@ -1,6 +1,7 @@
 """Networks built in PyTorch, saved, imported: the same outputs. Diffusers both ways."""
 
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +150,9 @@ CASES = {
     ),
     "diffusers, CIFAR-10": Case(lambda: unet_2d(**CIFAR_2D), save_folder, diffused, size=32),
     "pesser": Case(
-        lambda: pesser.Model(**pesser.TINY), lambda network, folder: saved(network.state_dict(), folder, "a.ckpt"), plain
+        lambda: pesser.Model(**pesser.TINY),
+        lambda network, folder: saved(network.state_dict(), folder, "a.ckpt"),
+        plain,
     ),
     "ermongroup": Case(lambda: pesser.Model(**pesser.TINY), save_run, plain),
     "improved": Case(
@@ -352,9 +355,7 @@ def test_time_per_thousand(tmp_path):
     scaled, plain = (interop.load(path, rescale_timesteps=on, **options) for on in (True, False))
     np.testing.assert_allclose(scaled.schedule.betas, dj.schedules.cosine(4000).betas)
     x, label = jnp.asarray(draws(case, np.float32)[0].transpose(0, 2, 3, 1)), jnp.array(LABELS)
-    at, expected = (
-        quickly(net.predict(label=label), x, jnp.full(4, t)) for net, t in ((scaled, 2000), (plain, 500))
-    )
+    at, expected = (quickly(net.predict(label=label), x, jnp.full(4, t)) for net, t in ((scaled, 2000), (plain, 500)))
     np.testing.assert_allclose(at.eps, expected.eps, atol=1e-5)
 
 
@@ -388,6 +389,25 @@ def test_schedules(config, schedule, tmp_path):
     # diffusers sets the last of a schedule that ends at 0 to a small number besides.
     np.testing.assert_allclose(net.schedule.alpha_bars[:-1], scheduler.alphas_cumprod[:-1], rtol=1e-4, atol=1e-7)
     assert net.settings.target == ("v" if "prediction_type" in config else "eps")
+
+
+def test_50_steps_of_ddim_as_in_diffusers(tmp_path):
+    """The whole way, in float32: the pipeline's image, and ours."""
+    case = CASES["diffusers, CIFAR-10"]
+    network = randomised(case.build(), 0)
+    net = interop.load(case.save(network, tmp_path))
+    keys = dj.sample_keys(0, 0, 1)
+    x_T = dj.initial_noise(keys, (32, 32, 3))
+    steps = dj.samplers.ddim(net.schedule, net.grid(50))
+    x = dj.sample(steps, net.predict(), x_T, clip=net.settings.clip)
+    pipeline = diffusers.DDIMPipeline(network, diffusers.DDPMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.tensor(np.asarray(x_T).transpose(0, 3, 1, 2))
+    with mock.patch("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", return_value=noise):
+        images = pipeline(use_clipped_model_output=True, output_type="np").images
+    expected = images * 2 - 1
+    assert np.linalg.norm(x - expected) <= 1e-4 * np.linalg.norm(expected)
+    assert expected.std() > 0.1
 
 
 # Out, and back.

@@ -1,0 +1,47 @@
+"""Writes a trained workdir's network as a folder that diffusers loads.
+
+python experiments/export.py --workdir runs/digits --out digits
+
+    pipeline = diffusers.DDPMPipeline.from_pretrained("digits")  # or DDIMPipeline
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from diffjax import interop
+from diffjax.errors import UserError
+from diffjax.training import setup
+from diffjax.training.checkpoints import Checkpoints
+
+
+def main() -> None:
+    """Parses the command line, reads, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="a folder that train.py has written")
+    parser.add_argument("--out", required=True, type=Path, help="the folder to write; must be new or empty")
+    parser.add_argument("--raw", action="store_true", help="the parameters themselves, not their EMA")
+    args = parser.parse_args()
+    try:
+        config = setup.load_config(args.workdir)
+        experiment = setup.experiment(config)
+        with Checkpoints(args.workdir) as checkpoints:
+            params = checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
+        # The grid and the clipping that this library samples with; DDPM's variance as sample.py has it.
+        settings = interop.Settings(variance=config.sample.variance or "fixed_small", grid=config.sample.grid)
+        print(
+            interop.export(
+                args.out,
+                experiment.model,
+                params,
+                experiment.schedule,
+                image_size=experiment.image_shape[:2],
+                settings=settings,
+            )
+        )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

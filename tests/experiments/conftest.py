@@ -1,0 +1,26 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffjax.training.loop import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+    """A network trained for a few steps."""
+    sys.path.insert(0, str(ROOT / "configs"))
+    import digits
+
+    sys.path.remove(str(ROOT / "configs"))
+    config = digits.get_config()
+    config.update_from_flattened_dict({
+        "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
+        "optimizer.learning_rate": 1e-2, "train.steps": 60, "train.batch_size": 32, "train.log_every": 20,
+        "optimizer.warmup_steps": 2, "train.sample_every": 40, "train.checkpoint_every": 30, "sample.steps": 5, "data.holdout": 0.2,
+    })  # fmt: skip
+    workdir = tmp_path_factory.mktemp("run")
+    train(config, workdir, progress=False)
+    return workdir
