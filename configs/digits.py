@@ -2,7 +2,7 @@
 
     python experiments/train.py --config configs/digits.py --workdir runs/digits
 
-3 min 40 s on 2 busy CPU cores, pictures included. 1,000 EMA samples of DDIM-50: Fréchet distance in pixel space 0.058
+3 min 31 s on 2 CPU cores, pictures included. 1,000 EMA samples of DDIM-50: Fréchet distance in pixel space 0.058
 (two halves of the real digits: 0.072), mean top-class probability of an SVM 0.901 (held-out real digits: 0.908).
 """
 
