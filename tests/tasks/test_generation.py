@@ -68,7 +68,9 @@ def test_an_example_draws_the_same_in_any_batch():
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_dropout_is_on_in_training(dropout):
-    model = dj.models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=dropout)
+    model = dj.models.UNet(
+        channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=dropout
+    )
     x, keys = jnp.zeros((2, 4, 4, 1)), dj.sample_keys(0, 0, 2)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x, jnp.zeros(2, jnp.int32))["params"]
     leaves, tree = jax.tree.flatten(shapes)

@@ -76,7 +76,9 @@ def test_noise_and_timesteps_are_drawn_by_example_anew_each_step():
 
     def loss(params, batch, keys, dropout_key):
         draws = jax.vmap(jax.random.normal)(keys)
-        jax.debug.callback(lambda *column: seen.update(zip(*map(np.ravel, column), strict=True)), batch["number"], draws)
+        jax.debug.callback(
+            lambda *column: seen.update(zip(*map(np.ravel, column), strict=True)), batch["number"], draws
+        )
         return params["w"] * draws
 
     def draws(num_devices):
