@@ -1,6 +1,5 @@
 """The command lines, on a network trained for a few steps."""
 
-import importlib
 import json
 import os
 import re
