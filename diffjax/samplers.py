@@ -277,14 +277,14 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
         one_call_a_step(to_end, a=a_s / a_m, c=c_s, eps_history=history(-a_s / a_m * c_m), lands=no),
         one_call_a_step(at_end, a=1.0, c=c_s / 6, eps_history=history(-4 * c_s / 6, 2 * c_s / 6, c_s / 6), lands=yes),
     ]
-    multistep = plms(schedule, np.append(levels.t[3:], levels.s[-1]))
-    a, c = _transfer(levels.ab_t[3:], levels.ab_s[3:])
+    rest = Levels(*(column[3:] for column in levels))
+    a, c = _transfer(rest.ab_t, rest.ab_s)
     weights = np.zeros((len(c), width))
     for n in range(len(c)):
         # Where the ε̂ of the three steps before stand: ε₁ of a Runge-Kutta step is 4 rows before the next step's.
         rows = [back - 1 if back <= n else n + 4 * (back - n) - 1 for back in (1, 2, 3)]
         weights[n, rows] = c[n] * _ADAMS_BASHFORTH[3, 1:]
-    multistep = dataclasses.replace(multistep, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
+    multistep = one_call_a_step(rest, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
     first = interleave(runge_kutta, [yes] * 4)
     return jax.tree.map(lambda *columns: np.concatenate(columns), first, multistep)
 

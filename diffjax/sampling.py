@@ -156,7 +156,8 @@ def sample_many(
     """Samples 0 … num-1 of a seed, in batches: yields (number of the first, x `[≤ batch_size, *shape]`).
 
     Sample n is the same whatever `num`, and to float rounding whatever `batch_size`. Batches are spread over this
-    process's devices if these divide them, and over processes in turn: each yields its own.
+    process's devices if these divide them, and over processes in turn: each yields its own. A table that adds no noise
+    draws none, and so is another program than one that does.
 
     Args:
       steps, predict, clip: as for `sample`.
@@ -190,7 +191,8 @@ def sample_many(
             keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("batch")))
         description = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
         asked = everywhere(predict(np.arange(start, start + batch_size))) if per_batch else shared
-        x = sample(steps, asked, initial_noise(keys, shape), keys, clip=clip, progress=description)
+        x = initial_noise(keys, shape)
+        x = sample(steps, asked, x, keys if steps.is_stochastic else None, clip=clip, progress=description)
         yield start, x[: num - start]
 
 

@@ -29,7 +29,8 @@ def leading(num_timesteps: int, num_steps: int, *, offset: int = 0, end: int = -
     """i·⌊T/S⌋ + `offset` for i = S-1 … 0, then -1 (diffusers' "leading"; DDIM's "uniform" where S divides T).
 
     Starts as far below T-1 as the stride and the offset leave it, so the first level still holds signal. diffusers lets
-    the offset push the first index to T and beyond. To end at 0: i·⌊T/(S+1)⌋ for i = S … 0, and no offset.
+    the offset push the first index to T and beyond. With S = 1 it starts at the offset, index 0. To end at 0:
+    i·⌊T/(S+1)⌋ for i = S … 0, and no offset.
 
     Raises:
       ValueError: S out of range, an offset that leaves 0 … T-1, or another `end`.
@@ -112,8 +113,8 @@ def quadratic(
     """⌊(i·√(`fraction`·T)/(n-1))²⌋ for i = n-1 … 0, then -1: dense near clean data (DDIM App. D.2; "quad").
 
     n = S, or S-1 with `last`, which puts T-1 in front (some code calls that "exp", and it is not). Without it the grid
-    starts at 0.8·T, where x is not quite noise. At T = 1000 the formula repeats indices from S = 30 on (29 different
-    ones; 49 for S = 50, 688 for S = 1000).
+    starts at 0.8·T, where x is not quite noise; with S = 1, at index 0. At T = 1000 the formula repeats indices from
+    S = 30 on (29 different ones; 49 for S = 50, 688 for S = 1000).
 
     Args:
       num_timesteps: T.

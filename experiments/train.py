@@ -15,6 +15,7 @@ from diffjax import models
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
+from diffjax.training.flags import parse_flags
 from diffjax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.x=y sets a field.")
@@ -38,4 +39,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -20,6 +20,14 @@ def x64():
 
 
 @pytest.fixture
+def quick_compilation():
+    """Compiles with few optimizations: for a network that is compiled once and runs for a few steps."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def count_compilations():
     """A function: how many programs XLA has compiled since it was last called."""
     compiled = []

@@ -18,7 +18,7 @@ FLOORS = [
     {"models"},
     {"losses", "viz"},
     {"data", "tasks"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "interop"},
 ]
 
 

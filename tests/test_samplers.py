@@ -46,7 +46,7 @@ def oracle_eps(alpha_bars, x0, x, t):
 def affine_map(steps, predict, every=1):
     """(levels, slope, offset, gains): x_k = slope_k·x_T + offset_k + Σ_i gains_ki·z_i, read off the real loop.
 
-    Impulses are one vmapped run over a stack of tables, each with noise in one row alone.
+    An impulse is a run with noise in one row alone: another table of the same shape, so one compilation serves all.
     """
     key = jax.random.key(7)
     x_T = jnp.zeros((1, 1))

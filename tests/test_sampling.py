@@ -176,10 +176,11 @@ def test_second_run_with_other_params_eta_and_key_compiles_nothing(count_compila
 def test_an_equal_model_compiles_nothing(count_compilations):
     def run():
         model = dj.models.UNet(channels=8, multipliers=(1,), groups=4, num_res_blocks=1)
-        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))["params"]
-        count_compilations()
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))["params"]
+        params = jax.tree.map(lambda p: np.full(p.shape, 0.01, p.dtype), shapes)
         keys = dj.sample_keys(0, 0, 2)
         x = dj.initial_noise(keys, (8, 8, 1))
+        count_compilations()
         dj.sample(samplers.ddim(SCHEDULE, [99, 50, -1]), dj.models.predictor(model, params), x).block_until_ready()
         return count_compilations()
 
@@ -317,6 +318,23 @@ def test_sample_many_is_sample_in_batches():
         assert list(starts) == list(range(0, 10, batch_size))
         np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-4, atol=1e-5)
         assert len(parts[0].sharding.device_set) == (1 if batch_size == 3 else 8)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_sample_many_draws_noise_only_where_the_table_adds_it(eta, monkeypatch):
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5), eta=eta)
+    keys, x = start(2)
+    expected = dj.sample(steps, network(), x, keys)
+    given = []
+
+    def sample(steps, predict, x, key, **options):
+        given.append(key is not None)
+        return dj.sample(steps, predict, x, key, **options)
+
+    monkeypatch.setattr(dj.sampling, "sample", sample)
+    ((_, result),) = dj.sample_many(steps, network(), SHAPE, seed=0, num=2, batch_size=2)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    assert given == [eta > 0]
 
 
 def test_sample_many_goes_on_where_it_was_cut():

@@ -1,6 +1,8 @@
+import importlib
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from diffjax.training.loop import train
@@ -22,5 +24,19 @@ def workdir(tmp_path_factory):
         "optimizer.warmup_steps": 2, "train.sample_every": 40, "train.checkpoint_every": 30, "sample.steps": 5, "data.holdout": 0.2,
     })  # fmt: skip
     workdir = tmp_path_factory.mktemp("run")
+    jax.config.update("jax_disable_most_optimizations", True)
     train(config, workdir, progress=False)
+    jax.config.update("jax_disable_most_optimizations", False)
     return workdir
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A function: runs a command in this process."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        importlib.import_module(script).main()
+
+    return run

@@ -1,7 +1,7 @@
 """The command lines, on a network trained for a few steps."""
 
-import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,15 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffjax import data, latents, models
 from diffjax.tasks import generation
+from diffjax.training import setup
+from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 
+# On one worker, so that the network is trained once.
+pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.usefixtures("quick_compilation")]
+
 
 def run(script, *arguments):
+    """A process of its own, on one device."""
     return subprocess.run(
         [sys.executable, f"experiments/{script}.py", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -31,7 +38,7 @@ def test_train_leaves_what_it_says(workdir):
     assert reports[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "images_per_second"}
 
 
-def test_sample_writes_grid_and_arrays(workdir, tmp_path):
+def test_sample_writes_grid_and_arrays(workdir, tmp_path, command):
     result = run("sample", "--workdir", workdir, "--num", 10, "--batch-size", 4, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     images = np.load(tmp_path / "samples.npz")["arr_0"]
@@ -39,15 +46,12 @@ def test_sample_writes_grid_and_arrays(workdir, tmp_path):
     assert images.dtype == np.uint8
     assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 2 * 66 + 2)
     # The samples of a seed are the same ones in another number and in other batches.
-    result = run("sample", "--workdir", workdir, "--num", 3, "--out", tmp_path / "three")
-    assert result.returncode == 0, result.stderr
+    command("sample", "--workdir", workdir, "--num", 3, "--out", tmp_path / "three")
     three = np.load(tmp_path / "three" / "samples.npz")["arr_0"].astype(int)
     assert np.max(np.abs(three - images[:3])) <= 1
 
 
-def test_sample_with_other_samplers(workdir, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    main = importlib.import_module("sample").main
+def test_sample_with_other_samplers(workdir, tmp_path, command):
     draws = {}
     for name, flags in {
         "default": [],
@@ -57,16 +61,12 @@ def test_sample_with_other_samplers(workdir, tmp_path, monkeypatch):
         "seed": ["--seed", "1"],
         "grid": ["--grid", "leading"],
     }.items():
-        out = str(tmp_path / name)
-        monkeypatch.setattr("sys.argv", ["sample.py", "--workdir", str(workdir), "--num", "2", "--out", out, *flags])
-        main()
+        command("sample", "--workdir", workdir, "--num", 2, "--out", tmp_path / name, *flags)
         draws[name] = np.load(tmp_path / name / "samples.npz")["arr_0"]
     assert all(not np.array_equal(draws[a], draws[b]) for a in draws for b in draws if a < b)
 
 
-def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    sample = importlib.import_module("sample")
+def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, command):
     images, drawn = generation.images, []
 
     def counted(*args, **options):
@@ -77,9 +77,7 @@ def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, cap
                 raise KeyboardInterrupt
 
     def draw(out, *flags):
-        arguments = ["--workdir", str(workdir), "--out", str(out), "--num", "10", "--batch-size", "3", *flags]
-        monkeypatch.setattr("sys.argv", ["sample.py", *arguments])
-        sample.main()
+        command("sample", "--workdir", workdir, "--out", out, "--num", 10, "--batch-size", 3, *flags)
         return np.load(out / "samples.npz")["arr_0"]
 
     whole = draw(tmp_path / "whole")
@@ -93,16 +91,44 @@ def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, cap
     assert not (tmp_path / "cut" / "parts").exists()
 
 
-def test_evaluate(workdir):
-    result = run("evaluate", "--workdir", workdir, "--num", 70, "--steps", 3)
-    assert result.returncode == 0, result.stderr
+def test_evaluate(workdir, command, capsys):
+    command("evaluate", "--workdir", workdir, "--num", 70, "--steps", 3)
     figures = json.loads((workdir / "evaluation.json").read_text())
-    assert json.loads(result.stdout) == figures
+    assert json.loads(capsys.readouterr().out) == figures
     assert figures["protocol"] == "70 EMA samples at step 60, DDIM-3, trailing grid, η = 0, seed 0"
     # Hardly trained: far from the data, and known to be.
     assert figures["frechet_distance"] > 10 * figures["frechet_real_halves"]
     assert figures["confidence_real"] == pytest.approx(0.908, abs=0.005)
     assert figures["neighbour_ratio"] > 1
+
+
+def test_reconstruct(workdir, command, capsys):
+    command("reconstruct", "--workdir", workdir, "--num", 9, "--steps", 4, 20)
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads((workdir / "reconstruction.json").read_text())
+    assert figures["num"] == 9
+    assert lines[2:] == [f"| {S} | {figures['mse'][S]:.2e} |" for S in ("4", "20")]
+    # Two rows of pictures below the data's own.
+    assert Image.open(workdir / "reconstruction.png").size == (8 * 50 + 2, 3 * 50 + 2)
+    # The figure is that of the first images held out, by the library's own functions.
+    config = setup.load_config(workdir)
+    experiment = setup.experiment(config)
+    with Checkpoints(workdir) as checkpoints:
+        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+    _, held_out = data.split(data.digits(), config.data.holdout, config.seed)
+    images = held_out.images[:9] / 255
+    back = latents.reconstruct(experiment.schedule, predict, (2 * images - 1).astype(np.float32), num_steps=4)
+    assert figures["mse"]["4"] == pytest.approx(np.mean(((np.asarray(back) + 1) / 2 - images) ** 2), rel=1e-3)
+
+
+def test_benchmark(command, capsys, tmp_path):
+    command("benchmark", "--rows", "scan", "--repeats", 3, "--json", tmp_path / "figures.json")
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert row["row"] == "scan"
+    assert len(row["times"]) == len(row["others"]) == 3
+    assert min(row["times"] + row["others"]) > 0
+    assert row["ratio"] == pytest.approx(np.median(np.divide(row["times"], row["others"])))
+    assert f"| {row['ratio']:.3f} | {np.median(row['times']):.3g} (" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +141,42 @@ def test_evaluate(workdir):
         ("sample", ["--sampler", "dpm"], "argument --sampler: invalid choice: 'dpm'"),
         ("sample", ["--workdir", "nowhere"], "error: nowhere/config.json is not there"),
         ("evaluate", ["--num", 64], "error: --num=64"),
+        ("reconstruct", ["--num", 7, "--steps", 5], "error: --num=7: allowed is 8 … 359, the images there are"),
+        (
+            "reconstruct",
+            ["--steps", 5, 21],
+            r"error: --steps 5 21: allowed is 1 … 20 \(config.schedule.num_timesteps\)",
+        ),
     ],
 )
-def test_bad_flags_are_one_line(workdir, script, flags, words):
-    result = run(script, "--workdir", workdir, *flags)
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr
-    assert re.search(words, result.stderr.strip().splitlines()[-1])
+def test_bad_flags_are_one_line(workdir, command, capsys, script, flags, words):
+    with pytest.raises(SystemExit) as caught:
+        command(script, "--workdir", workdir, *flags)
+    by_argparse = caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:] if by_argparse else caught.value.code.splitlines()
+    assert re.search(words, line)
 
 
-def test_train_refuses_a_bad_config_in_one_line(tmp_path):
-    result = run("train", "--config=configs/digits.py", f"--workdir={tmp_path / 'x'}", "--config.schedule.name=lineer")
+@pytest.mark.parametrize("flag", ["--repeats", "--batch"])
+def test_benchmark_refuses_no_turns_and_no_images(command, capsys, flag):
+    with pytest.raises(SystemExit):
+        command("benchmark", flag, 0)
+    assert f"{flag}=0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.schedule.name=lineer", "config.schedule: name='lineer' is not one of 'linear', 'cosine'"),
+        (
+            "--config.schedule.nam=linear",
+            "config.schedule.nam is no field of the config; nearest: config.schedule.name",
+        ),
+    ],
+)
+def test_train_refuses_a_bad_config_in_one_line(tmp_path, flag, words):
+    result = run("train", "--config=configs/digits.py", f"--workdir={tmp_path / 'x'}", flag)
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: config.schedule: name='lineer' is not one of 'linear', 'cosine'")
+    assert line.startswith(f"error: {words}")
     assert not (tmp_path / "x").exists()

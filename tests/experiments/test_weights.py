@@ -20,16 +20,8 @@ import diffjax as dj  # noqa: E402
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """Runs a command in this process."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-
-    def run(script, *arguments):
-        monkeypatch.setattr("sys.argv", [f"{script}.py", *map(str, arguments)])
-        importlib.import_module(script).main()
-
-    return run
+# On the worker that has trained the network.
+pytestmark = pytest.mark.xdist_group("commands")
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_rows_are_different_and_clip_in_half_of_them():
 
 def test_clipping_that_never_bites_and_a_nan_are_problems():
     row = dataclasses.replace(rows.ROWS[0], by_design="")
-    fine = compare.Outcome(error=1e-9, final=1e-9, clipped=0.5)
+    fine = compare.Outcome(error=1e-9, clipped=0.5)
     assert compare.problem(row, "float64", fine) == ""
     assert compare.problem(row, "float64", dataclasses.replace(fine, clipped=0.0)) == "clipping idle"
     assert compare.problem(row, "float64", dataclasses.replace(fine, error=2e-6)) == "above 1e-06"

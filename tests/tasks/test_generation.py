@@ -65,6 +65,23 @@ def test_an_example_draws_the_same_in_any_batch():
     assert len(np.unique(many[0][:, 0, 0, 0])) == 8
 
 
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_is_on_in_training(dropout):
+    model = dj.models.UNet(
+        channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=dropout
+    )
+    x, keys = jnp.zeros((2, 4, 4, 1)), dj.sample_keys(0, 0, 2)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, jnp.zeros(2, jnp.int32))["params"]
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    params = tree.unflatten([rng.normal(scale=0.1, size=leaf.shape).astype(np.float32) for leaf in leaves])
+    batch = {"image": np.zeros((2, 4, 4, 1), np.uint8)}
+    per_example = jax.jit(generation.loss(SCHEDULE, model, norm="l2"))
+    a, b = (per_example(params, batch, keys, jax.random.key(n)) for n in range(2))
+    assert (np.max(np.abs(a - b)) > 1e-4) == (dropout > 0)
+
+
 def test_images_are_clipped_samples_in_uint8():
     steps = dj.samplers.ddim(SCHEDULE, dj.timesteps.trailing(50, 5), eta=1.0)
     predict = jax.tree_util.Partial(lambda x, t: 0.5 * jnp.sin(x))

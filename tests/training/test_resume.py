@@ -18,6 +18,10 @@ from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
+STEPS = {"train__steps": 60, "train__checkpoint_every": 10}
+
+# On one worker, so that one run is compiled and finished for all.
+pytestmark = pytest.mark.xdist_group("resume")
 
 
 def command(workdir, flags):
@@ -62,19 +66,21 @@ def finished_once(tmp_path_factory):
 
 @pytest.fixture
 def finished(finished_once, tmp_path, tiny_flags):
-    """(a copy of a finished run's workdir, its flags)."""
+    """(a copy of a finished run's workdir, a function: fields → its flags)."""
+
+    def flags(**fields):
+        return tiny_flags(**STEPS, **fields)
+
     if not finished_once.exists():
-        result = run(finished_once, tiny_flags())
+        result = run(finished_once, flags())
         assert result.returncode == 0, result.stderr
-    return shutil.copytree(finished_once, tmp_path / "run"), tiny_flags
+    return shutil.copytree(finished_once, tmp_path / "run"), flags
 
 
-def test_sigkill_in_the_middle_ends_bit_equal(tmp_path, tiny_flags):
-    flags = tiny_flags(train__steps=60, train__checkpoint_every=10)
-    assert run(tmp_path / "whole", flags).returncode == 0
-
+def test_sigkill_in_the_middle_ends_bit_equal(finished, tmp_path):
+    uninterrupted, flags = finished
     process = subprocess.Popen(
-        command(tmp_path / "killed", flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+        command(tmp_path / "killed", flags()), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
     first = tmp_path / "killed" / "checkpoints" / "20"
     deadline = time.monotonic() + 300
@@ -82,15 +88,15 @@ def test_sigkill_in_the_middle_ends_bit_equal(tmp_path, tiny_flags):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    again = run(tmp_path / "killed", flags)
+    again = run(tmp_path / "killed", flags())
     assert again.returncode == 0, again.stderr
     assert "going on from step" in again.stdout + again.stderr
 
-    (step_a, whole), (step_b, killed) = (final_parameters(tmp_path / name) for name in ("whole", "killed"))
+    (step_a, whole), (step_b, killed) = (final_parameters(folder) for folder in (uninterrupted, tmp_path / "killed"))
     assert step_a == step_b == 60
     for a, b in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(a, b)
-    losses = [[(r["step"], r["loss"]) for r in reports(tmp_path / name)] for name in ("whole", "killed")]
+    losses = [[(r["step"], r["loss"]) for r in reports(folder)] for folder in (uninterrupted, tmp_path / "killed")]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == list(range(1, 61))
 
@@ -115,7 +121,7 @@ def test_a_finished_run_draws_its_pictures_again(finished):
 def test_bad_resume_is_one_line_and_loses_nothing(finished, fields, words):
     workdir, flags = finished
     if not fields:
-        for path in (workdir / "checkpoints" / "12").rglob("*"):
+        for path in (workdir / "checkpoints" / "60").rglob("*"):
             path.is_file() and path.write_bytes(b"")
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     result = run(workdir, flags(**fields))
