@@ -17,8 +17,14 @@ def get_config() -> ml_collections.ConfigDict:
             "seed": 0,
             "data": {
                 "source": "digits",
+                "path": placeholder(str),
+                "images": placeholder(str),
+                "labels": placeholder(str),
                 "image_shape": (8, 8, 1),
+                "fit": "exact",
+                "flip": False,
                 "holdout": 0.0,
+                "workers": 0,
             },
             "schedule": {
                 "name": "linear",

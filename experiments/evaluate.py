@@ -77,7 +77,8 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
     }
     if config.data.holdout:
         trained_on, held_out = (
-            _pixels(part.images) for part in data.split(everything, config.data.holdout, config.seed)
+            _pixels(everything.images[part.indices])
+            for part in data.split(everything, config.data.holdout, config.seed)
         )
         medians = [np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (samples, held_out)]
         result["neighbour_ratio"] = float(medians[0] / medians[1])

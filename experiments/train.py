@@ -6,6 +6,7 @@ The same command again goes on from the last checkpoint.
 """
 
 import sys
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
@@ -38,5 +39,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parents[1]))  # configs import one another
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

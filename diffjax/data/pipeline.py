@@ -1,28 +1,96 @@
 """From a source to an endless, seeded, resumable stream of batches, by grain."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import grain
 import numpy as np
 
-from diffjax.data.sources import Source
+from diffjax.data.sources import Example, Source
+
+Prepare = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""(image, where chance comes from) → image; `functools.partial(images.prepare, …)` is one."""
+
+_READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 
 
-def batches(source: Source, *, batch_size: int, seed: int, start: dict | None = None) -> grain.DatasetIterator:
-    """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B]}` without end.
+class Batches:
+    """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B]}` without end; made by `batches`."""
 
-    Each epoch is one shuffle by (seed, epoch); a batch may span two epochs. `iterator.get_state()` is the position, a
-    JSON-able dict, and `start` takes it up again: the batches that follow are the same.
+    def __init__(self, dataset: grain.MapDataset, workers: int, start: dict[str, Any] | None):
+        self._dataset, self._workers, self._iterator = dataset, workers, None
+        self.set_state(start or {"batches": 0})
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        self._taken += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, JSON-able: how many batches have been taken. It is the same on every host."""
+        return {"batches": self._taken}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position: the batches that follow are those that followed it."""
+        self.close()
+        self._taken = state["batches"]
+        # The dataset is cut rather than the iterator moved: that is the same for any number of workers.
+        rest = self._dataset[self._taken :].to_iter_dataset(_READ)
+        if self._workers:
+            options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
+            rest = rest.mp_prefetch(options)
+        self._iterator = iter(rest)
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        if self._iterator is not None:
+            self._iterator.close()
+
+
+def batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    prepare: Prepare | None = None,
+    start: dict[str, Any] | None = None,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Batches of a source: this process's share of the n-th global batch, for n = 0, 1, …
+
+    Each epoch is one shuffle by (seed, epoch); a batch may span two epochs. Example i of the whole stream, and what
+    chance does to it, is a function of (seed, i) alone: neither workers nor processes change the global batch.
+
+    Args:
+      source: what is read.
+      batch_size: of the global batch; each process gets `batch_size / process_count` of it, in order.
+      seed: of the shuffle and of `prepare`.
+      prepare: what is done to each image; None: nothing.
+      start: a position to go on from, as `get_state` gave it.
+      workers: processes that read and prepare; 0: a thread of this one, which is enough for images held in memory.
+      process_index: which process this is (`jax.process_index()`).
+      process_count: of how many.
 
     Raises:
-      ValueError: an empty source, or a batch larger than it.
+      ValueError: a batch that is empty, larger than the source, or not a multiple of `process_count`.
     """
     if not 1 <= batch_size <= len(source):
         raise ValueError(f"batch_size={batch_size} is out of range: allowed is 1 … {len(source)}, the source's length")
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().map(_widen_label)
-    iterator = iter(dataset.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
-    if start is not None:
-        iterator.set_state(start)
-    return iterator
+    if batch_size % process_count:
+        raise ValueError(f"batch_size={batch_size} is not a multiple of the {process_count} processes")
+    if workers < 0:
+        raise ValueError(f"workers={workers} must be ≥ 0")
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    prepared = examples.random_map(partial(_prepared, prepare))
+    return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], workers, start)
 
 
-def _widen_label(example):
-    return {"image": example["image"], "label": np.int32(example["label"])}
+def _prepared(prepare: Prepare | None, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    image = example["image"] if prepare is None else prepare(example["image"], rng)
+    return {"image": image, "label": np.int32(example["label"])}

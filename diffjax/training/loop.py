@@ -45,7 +45,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
         if checkpoints.latest_step is not None:
             current, position = checkpoints.restore(current)
         start = int(current.step)
-        batches = data.batches(training.source, batch_size=config.train.batch_size, seed=config.seed, start=position)
+        batches = data.batches(
+            training.source,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            prepare=training.prepare,
+            start=position,
+            workers=config.data.workers,
+        )
         train_step = make_train_step(
             generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
             training.optimizer,

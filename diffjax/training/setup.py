@@ -59,9 +59,19 @@ SAMPLERS = {
 KNOBS = ("eta", "variance", "sigma_hat", "order")
 """Fields of `config.sample` that one sampler or another takes; None is its default."""
 
-SOURCES = {"digits": data.digits}
+SOURCES = {function.__name__: function for function in (data.digits, data.npz)}
+_PREPARED = ("fit", "flip")
+"""Fields of `config.data` that say what is done to each image; the source takes what is left."""
+_PIPELINE = ("source", "image_shape", "holdout", "resident", "workers")
 
-_FREE_FIELDS = ("train.checkpoint_every", "train.keep", "train.log_every", "train.sample_every", "sample")
+_FREE_FIELDS = (
+    "data.workers",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.log_every",
+    "train.sample_every",
+    "sample",
+)
 """May change when a run goes on: they do not touch what is learned."""
 
 
@@ -81,6 +91,8 @@ class Training(NamedTuple):
 
     source: data.Source
     held_out: data.Source
+    prepare: data.Prepare
+    """What is done to each image of the source."""
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
 
@@ -123,10 +135,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
     Raises:
       UserError: a value that cannot be, named with its field.
     """
-    with naming("config.data"):
-        source, held_out = data.split(_named(SOURCES, "source", config.data.source)(), config.data.holdout, config.seed)
-        if (found := source[0]["image"].shape) != image_shape:
-            raise UserError(f"config.data.image_shape: {image_shape}, but images of {config.data.source} are {found}")
+    source, held_out, prepare = images(config)
     for field in ("steps", "checkpoint_every", "log_every", "sample_every", "keep"):
         if not (isinstance(config.train[field], int) and config.train[field] >= 1):
             raise UserError(f"config.train.{field}: {config.train[field]!r} must be a whole number ≥ 1")
@@ -146,7 +155,25 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
             num_steps=config.train.steps,
         )
         optimizer = optimizers.optimizer(config.optimizer.name, rate, clip_norm=config.optimizer.clip_norm)
-    return Training(source, held_out, rate, optimizer)
+    return Training(source, held_out, prepare, rate, optimizer)
+
+
+def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source, data.Prepare]:
+    """(what is trained on, what is held out, what is done to each image): all that `config.data` says.
+
+    Raises:
+      UserError: a value that cannot be, named with its field.
+    """
+    with naming("config.data"):
+        options = {k: v for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
+        everything = _call(SOURCES, name=config.data.source, kind="source", **options)
+        source, held_out = data.split(everything, config.data.holdout, config.seed)
+        prepare = partial(
+            data.prepare, shape=tuple(config.data.image_shape), **{field: config.data[field] for field in _PREPARED}
+        )
+        with naming("config.data.image_shape"):
+            prepare(source[0]["image"])
+    return source, held_out, prepare
 
 
 def sampler(schedule: NoiseSchedule, options, *, grid: Callable[[int], timesteps.Grid] | None = None) -> Steps:
@@ -230,9 +257,13 @@ def _call(functions: dict, *, name: str, kind: str = "name", **options):
     """`functions[name](**options)`; an option of None is left to its default, one that is not taken is an error."""
     function = _named(functions, kind, name)
     given = {key: value for key, value in options.items() if value is not None}
-    if unknown := given.keys() - inspect.signature(function).parameters.keys():
+    taken = inspect.signature(function).parameters
+    if unknown := given.keys() - taken.keys():
         option = sorted(unknown)[0]
         raise ValueError(f"{option}={given[option]!r} means nothing to {name!r}: set it to None")
+    for option in options.keys() - given.keys():
+        if option in taken and taken[option].default is inspect.Parameter.empty:
+            raise ValueError(f"{option}=None: {name!r} needs it")
     return function(**given)
 
 
