@@ -2,18 +2,34 @@
 
 from diffjax.data.images import prepare
 from diffjax.data.pipeline import Batches, Prepare, batches
-from diffjax.data.sources import NO_LABEL, ArraySource, Source, Subset, digits, npz, split
+from diffjax.data.sources import (
+    NO_LABEL,
+    ArraySource,
+    Folder,
+    Prepared,
+    Source,
+    Subset,
+    digits,
+    folder,
+    npz,
+    split,
+    tfds,
+)
 
 __all__ = [
     "NO_LABEL",
     "ArraySource",
     "Batches",
+    "Folder",
     "Prepare",
+    "Prepared",
     "Source",
     "Subset",
     "batches",
     "digits",
+    "folder",
     "npz",
     "prepare",
     "split",
+    "tfds",
 ]

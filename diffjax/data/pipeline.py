@@ -1,11 +1,17 @@
 """From a source to an endless, seeded, resumable stream of batches, by grain."""
 
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from diffjax.data.sources import Example, Source
 
@@ -19,14 +25,15 @@ class Batches:
     """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B]}` without end; made by `batches`."""
 
     def __init__(self, dataset: grain.MapDataset, workers: int, start: dict[str, Any] | None):
-        self._dataset, self._workers, self._iterator = dataset, workers, None
+        self._dataset, self._workers = dataset, workers
+        self.close = lambda: None
         self.set_state(start or {"batches": 0})
 
     def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        batch = next(self._iterator)
+        batch = next(self._open[0])
         self._taken += 1
         return batch
 
@@ -41,14 +48,12 @@ class Batches:
         # The dataset is cut rather than the iterator moved: that is the same for any number of workers.
         rest = self._dataset[self._taken :].to_iter_dataset(_READ)
         if self._workers:
+            if not flags.FLAGS.is_parsed():  # grain's workers want absl's flags, which a notebook never parses
+                flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
-            rest = rest.mp_prefetch(options)
-        self._iterator = iter(rest)
-
-    def close(self) -> None:
-        """Ends what reads ahead."""
-        if self._iterator is not None:
-            self._iterator.close()
+            rest = rest.mp_prefetch(options, worker_init_fn=_start_worker)
+        self._open = [iter(rest)]
+        self.close = weakref.finalize(self, _close, self._open)
 
 
 def batches(
@@ -86,9 +91,27 @@ def batches(
         raise ValueError(f"batch_size={batch_size} is not a multiple of the {process_count} processes")
     if workers < 0:
         raise ValueError(f"workers={workers} must be ≥ 0")
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    # As good as endless: 2⁶² examples. (grain's own endless repeat is one too long for batches of one.)
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(2**62 // len(source))
     prepared = examples.random_map(partial(_prepared, prepare))
     return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], workers, start)
+
+
+def _close(iterators: list[grain.DatasetIterator]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+def _start_worker(*_) -> None:
+    """In a worker: leaves signals to the training process, and ends when that is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepared(prepare: Prepare | None, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:

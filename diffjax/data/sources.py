@@ -10,6 +10,8 @@ import numpy as np
 NO_LABEL = -1
 """The label of an image that has none."""
 
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
 
 class Example(TypedDict):
     """One labelled image."""
@@ -101,6 +103,100 @@ def npz(path: str | os.PathLike, *, images: str = "x_train", labels: str | None 
     if numbers is not None and numbers.ndim == 2:
         numbers = numbers.squeeze(1)
     return ArraySource(pixels[..., None] if pixels.ndim == 3 else pixels, numbers)
+
+
+class Folder:
+    """Image files in a folder and all that it holds, sorted by path; made by `folder`."""
+
+    def __init__(self, paths: Sequence[str], labels: np.ndarray):
+        self.paths, self.labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"image": _decode(self.paths[index]), "label": int(self.labels[index])}
+
+
+def folder(path: str | os.PathLike) -> Folder:
+    """The image files of a folder, at any depth. Grey ones have one channel, all others become RGB.
+
+    The label is the place of the first subfolder's name among the sorted names; images outside any have none.
+
+    Raises:
+      ValueError: no such folder, or no images in it; on reading, an image that cannot be decoded.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ValueError(f"path={str(path)!r} is no folder")
+    files = sorted(file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise ValueError(f"path={str(path)!r} holds no images; their names end in {', '.join(sorted(_SUFFIXES))}")
+    classes = [file.parts[0] if len(file.parts) > 1 else None for file in files]
+    numbers = {name: number for number, name in enumerate(sorted({*classes} - {None}))}
+    labels = np.array([numbers.get(name, NO_LABEL) for name in classes])
+    return Folder([str(root / file) for file in files], labels)
+
+
+def _decode(path: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are {image.mode!r}, not 8 bits a channel")
+            pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+class Prepared:
+    """A split of a tensorflow-datasets data set, as prepared on disk; made by `tfds`."""
+
+    def __init__(self, examples: Sequence[dict], *, labelled: bool):
+        self._examples, self._labelled = examples, labelled
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._examples[index]
+        return {"image": example["image"], "label": int(example["label"]) if self._labelled else NO_LABEL}
+
+
+def tfds(dataset: str, *, split: str = "train", data_dir: str | os.PathLike | None = None) -> Prepared:
+    """An image data set of tensorflow-datasets that `experiments/prepare.py` has prepared. Needs no TensorFlow.
+
+    Args:
+      dataset: its name, as "cifar10", "lsun/church_outdoor" or "cifar10:3.0.2".
+      split: which examples, as "train", "test", "train[:90%]" or "train+test".
+      data_dir: where it was prepared; None: `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
+
+    The image is the feature "image", the label the feature "label" if there is one.
+
+    Raises:
+      ValueError: a data set or a split that is not there, or that holds no images.
+    """
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ValueError(f"dataset={dataset!r} needs tensorflow-datasets: pip install 'diffjax[tfds]'") from error
+
+    try:
+        builder = tensorflow_datasets.builder(dataset, data_dir=data_dir, file_format="array_record")
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise ValueError(f"dataset={dataset!r}: {str(error).splitlines()[0]}") from error
+    command = f"python experiments/prepare.py --dataset {dataset}" + (f" --data-dir {data_dir}" if data_dir else "")
+    if not builder.is_prepared():
+        raise ValueError(f"dataset={dataset!r} is not prepared in {builder.data_path}: {command}")
+    features = builder.info.features
+    if "image" not in features:
+        raise ValueError(f"dataset={dataset!r} has no feature 'image'; it has {', '.join(map(repr, features))}")
+    try:
+        return Prepared(builder.as_data_source(split), labelled="label" in features)
+    except ValueError as error:
+        raise ValueError(f"split={split!r}: {error}") from error
 
 
 def split(source: Source, holdout: float, seed: int) -> tuple[Source, Source]:

@@ -59,8 +59,8 @@ SAMPLERS = {
 KNOBS = ("eta", "variance", "sigma_hat", "order")
 """Fields of `config.sample` that one sampler or another takes; None is its default."""
 
-SOURCES = {function.__name__: function for function in (data.digits, data.npz)}
-_PREPARED = ("fit", "flip")
+SOURCES = {function.__name__: function for function in (data.digits, data.npz, data.folder, data.tfds)}
+_PREPARED = ("window", "fit", "crop", "resample", "flip")
 """Fields of `config.data` that say what is done to each image; the source takes what is left."""
 _PIPELINE = ("source", "image_shape", "holdout", "resident", "workers")
 
@@ -171,8 +171,7 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
         prepare = partial(
             data.prepare, shape=tuple(config.data.image_shape), **{field: config.data[field] for field in _PREPARED}
         )
-        with naming("config.data.image_shape"):
-            prepare(source[0]["image"])
+        prepare(source[0]["image"])
     return source, held_out, prepare
 
 

@@ -11,7 +11,9 @@ def pixels(*shape):
 def test_exact_changes_nothing():
     image = pixels(5, 4, 3)
     np.testing.assert_array_equal(data.prepare(image, shape=(5, 4, 3)), image)
-    with pytest.raises(ValueError, match=r"with fit='exact', images of shape \(5, 4, 3\) cannot be \(4, 4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"with fit='exact', an image of shape \(5, 4, 3\) cannot be image_shape=\(4, 4, 3\)"
+    ):
         data.prepare(image, shape=(4, 4, 3))
 
 
@@ -36,3 +38,71 @@ def test_half_of_the_images_are_flipped():
         image[:, ::-1],
     )
     assert all(np.array_equal(data.prepare(image, shape=image.shape, flip=True), image) for _ in range(20))
+
+
+def test_window_then_crop():
+    image = pixels(20, 30, 3)
+    middle = data.prepare(image, shape=(4, 6, 3), fit="crop")
+    np.testing.assert_array_equal(middle, image[8:12, 12:18])
+    np.testing.assert_array_equal(data.prepare(image, shape=(5, 7, 3), window=(1, 2, 5, 7)), image[1:6, 2:9])
+    with pytest.raises(ValueError, match=r"window=\(16, 0, 5, 5\) does not lie within an image of shape \(20, 30, 3\)"):
+        data.prepare(image, shape=(5, 5, 3), window=(16, 0, 5, 5))
+    with pytest.raises(ValueError, match="cannot be"):
+        data.prepare(image, shape=(21, 6, 3), fit="crop")
+
+
+def test_random_crops_are_everywhere():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    rng = np.random.default_rng(0)
+    corners = {int(data.prepare(image, rng, shape=(2, 2, 1), fit="crop", crop="random")[0, 0, 0]) for _ in range(200)}
+    assert corners == {0, 1, 2, 4, 5, 6}
+
+
+@pytest.mark.parametrize("size", [(12, 20), (20, 12), (8, 8)])
+def test_area_is_the_mean_over_boxes_of_the_central_square(size):
+    image = pixels(*size, 3)
+    side = min(size)
+    top, left = ((n - side) // 2 for n in size)
+    square = image[top : top + side, left : left + side].reshape(4, side // 4, 4, side // 4, 3)
+    small = data.prepare(image, shape=(4, 4, 3), fit="resize", resample="area")
+    np.testing.assert_allclose(small, square.mean((1, 3)), atol=1.01)  # rounds twice
+
+
+def test_resize_keeps_what_is_smooth():
+    rows, columns = np.mgrid[:40, :60]
+    image = np.stack([3 * rows, 2 * columns, rows + columns], -1).astype(np.uint8)
+    small = data.prepare(image, shape=(10, 10, 3), fit="resize")
+    centers = 4 * np.arange(10) + 1.5
+    np.testing.assert_allclose(small[1:-1, 1:-1, 0], np.repeat(3 * centers[1:-1, None], 8, 1), atol=1)
+    np.testing.assert_allclose(small[1:-1, 1:-1, 1], np.repeat(2 * (centers[None, 1:-1] + 10), 8, 0), atol=1)
+    rng = np.random.default_rng(0)
+    lefts = [data.prepare(image, rng, shape=(10, 10, 3), fit="resize", crop="random")[5, 5, 1] for _ in range(50)]
+    assert min(lefts) < 55 < 65 < max(lefts)
+
+
+def test_every_size_resizes_to_any_other():
+    for height, width, h, w in np.random.default_rng(0).integers(1, 40, (300, 4)):
+        for crop in ("center", "random"):
+            image = data.prepare(
+                np.full((height, width, 1), 77, np.uint8),
+                np.random.default_rng(0),
+                shape=(h, w, 1),
+                fit="resize",
+                crop=crop,
+            )
+            assert image.shape == (h, w, 1)
+            assert (image == 77).all()
+
+
+def test_channels():
+    grey, red = pixels(4, 4, 1), np.full((4, 4, 3), (255, 0, 0), np.uint8)
+    np.testing.assert_array_equal(data.prepare(grey, shape=(4, 4, 3)), np.concatenate([grey] * 3, -1))
+    assert (data.prepare(red, shape=(4, 4, 1)) == 76).all()  # 0.299 · 255
+    with pytest.raises(ValueError, match=r"cannot be image_shape=\(4, 4, 2\)"):
+        data.prepare(grey, shape=(4, 4, 2))
+
+
+@pytest.mark.parametrize("option", ["fit", "crop", "resample"])
+def test_unknown_options(option):
+    with pytest.raises(ValueError, match=f"{option}='stretch' is not one of"):
+        data.prepare(pixels(4, 4, 1), shape=(4, 4, 1), **{option: "stretch"})

@@ -1,4 +1,11 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +50,119 @@ def test_position_is_taken_up_again(position):
     state = json.loads(json.dumps(iterator.get_state()))
     rest = labels(iterator, 6)
     assert labels(data.batches(numbered(10), batch_size=4, seed=3, start=state), 6) == rest
+
+
+def augmented(count=4, **options):
+    """The next `count` batches of 12 images of 2×3, flipped by chance, and where they end."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 2, 3, 1), np.uint8)
+    iterator = data.batches(
+        data.ArraySource(images, np.arange(20)),
+        batch_size=12,
+        seed=5,
+        prepare=partial(data.prepare, shape=(2, 3, 1), flip=True),
+        **options,
+    )
+    taken = [next(iterator) for _ in range(count)]
+    state = iterator.get_state()
+    iterator.close()
+    return taken, state
+
+
+def joined(parts):
+    """Batches of several processes → the global batches."""
+    return [
+        {k: np.concatenate([part[k] for part in step]) for k in ("image", "label")} for step in zip(*parts, strict=True)
+    ]
+
+
+def assert_same(some, others):
+    for a, b in zip(some, others, strict=True):
+        np.testing.assert_array_equal(a["label"], b["label"])
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_shares_the_same_global_batch(processes):
+    whole, state = augmented()
+    parts = [augmented(process_index=index, process_count=processes) for index in range(processes)]
+    assert_same(whole, joined([batches for batches, _ in parts]))
+    assert all(part_state == state for _, part_state in parts)
+    rest, _ = augmented(3, start={"batches": 2})
+    parts = [augmented(3, start={"batches": 2}, process_index=i, process_count=processes)[0] for i in range(processes)]
+    assert_same(rest, joined(parts))
+
+
+def test_chance_differs_from_epoch_to_epoch():
+    batches, _ = augmented(50)
+    seen = {}
+    for batch in batches:
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            seen.setdefault(int(label), []).append(image.tobytes())
+    assert all(len(set(images)) == 2 for images in seen.values())
+
+
+def test_workers_change_nothing():
+    whole, end = augmented(7)
+    first, state = augmented(3)
+    rest, end_again = augmented(4, workers=2, start=json.loads(json.dumps(state)))
+    assert_same(whole, first + rest)
+    assert end == end_again
+
+
+READER = """
+import time
+from diffjax import data
+if __name__ == "__main__":
+    batches = data.batches(data.digits(), batch_size=8, seed=0, workers=1)
+    next(batches)
+    print(*(process.pid for process in __import__("multiprocessing").active_children()), flush=True)
+    time.sleep(300)
+"""
+
+
+def test_workers_outlive_signals_to_the_group_but_not_their_reader(tmp_path):
+    (tmp_path / "reader.py").write_text(READER)
+    reader = subprocess.Popen(
+        [sys.executable, tmp_path / "reader.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    (worker,) = map(int, reader.stdout.readline().split())
+    os.kill(worker, signal.SIGTERM)
+    time.sleep(0.5)
+    assert alive(worker)
+    reader.kill()
+    reader.wait()
+    deadline = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, workers):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    source = data.folder(tmp_path)
+    with pytest.raises(ValueError, match="cannot read .*broken.png"):
+        next(data.batches(source, batch_size=1, seed=0, workers=workers))
+
+
+def test_position_can_be_set_again():
+    iterator = data.batches(numbered(10), batch_size=4, seed=3)
+    first = labels(iterator, 3)
+    iterator.set_state({"batches": 0})
+    assert labels(iterator, 3) == first
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}, {"process_count": 3}])
+def test_bad_options(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=-1|of the 3 processes"):
+        data.batches(numbered(10), batch_size=4, seed=0, **options)
 
 
 @pytest.mark.parametrize("batch_size", [0, 11])

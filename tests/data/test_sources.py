@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffjax import data
 
@@ -58,3 +59,34 @@ def test_bad_npz(tmp_path):
         data.npz(tmp_path / "some.npz", labels="y_train")
     with pytest.raises(ValueError, match="images must be uint8"):
         data.npz(tmp_path / "some.npz")
+
+
+def test_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    colour, grey = rng.integers(0, 256, (5, 4, 3), np.uint8), rng.integers(0, 256, (3, 6), np.uint8)
+    for name, pixels in {"cat/b.png": colour, "cat/deep/a.PNG": grey, "ant/x.bmp": colour[:2], "top.png": grey}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray(np.dstack([colour, colour[..., :1]])).save(tmp_path / "ant" / "y.png")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    source = data.folder(tmp_path)
+    expected = [(colour[:2], 0), (colour, 0), (colour, 1), (grey[..., None], 1), (grey[..., None], data.NO_LABEL)]
+    assert len(source) == 5
+    for example, (pixels, label) in zip((source[n] for n in range(5)), expected, strict=True):
+        np.testing.assert_array_equal(example["image"], pixels)
+        assert example["image"].dtype == np.uint8
+        assert example["label"] == label
+
+
+def test_bad_folder(tmp_path):
+    with pytest.raises(ValueError, match="path='.*nowhere' is no folder"):
+        data.folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no images; their names end in .bmp, .gif"):
+        data.folder(tmp_path)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "short.jpg").write_bytes(b"\xff\xd8\xff")
+    source = data.folder(tmp_path)
+    with pytest.raises(ValueError, match="cannot read .*deep.png: its pixels are 'I;16', not 8 bits a channel"):
+        source[0]
+    with pytest.raises(ValueError, match="cannot read .*short.jpg: "):
+        source[1]
