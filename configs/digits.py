@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "resample": "bicubic",
                 "flip": False,
                 "holdout": 0.0,
+                "resident": False,
                 "workers": 0,
             },
             "schedule": {

@@ -1,7 +1,8 @@
 """Data: sources of images, and the pipeline that turns one into batches."""
 
+from diffjax.data import resident
 from diffjax.data.images import prepare
-from diffjax.data.pipeline import Batches, Prepare, batches
+from diffjax.data.pipeline import Batches, Prefetch, Prepare, batches
 from diffjax.data.sources import (
     NO_LABEL,
     ArraySource,
@@ -21,6 +22,7 @@ __all__ = [
     "ArraySource",
     "Batches",
     "Folder",
+    "Prefetch",
     "Prepare",
     "Prepared",
     "Source",
@@ -30,6 +32,7 @@ __all__ = [
     "folder",
     "npz",
     "prepare",
+    "resident",
     "split",
     "tfds",
 ]

@@ -64,8 +64,12 @@ def _window(image, window):
 
 
 def _pad(image, shape):
-    missing = [max(0, wanted - found) for wanted, found in zip(shape[:2], image.shape[:2], strict=True)]
-    return np.pad(image, [(n // 2, n - n // 2) for n in missing] + [(0, 0)])
+    if any(found > wanted for found, wanted in zip(image.shape[:2], shape[:2], strict=True)):
+        return image
+    top, left = ((wanted - found) // 2 for found, wanted in zip(image.shape[:2], shape[:2], strict=True))
+    padded = np.zeros((*shape[:2], image.shape[2]), np.uint8)
+    padded[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return padded
 
 
 def _crop(image, shape, rng):

@@ -18,7 +18,7 @@ from diffjax.data.sources import Example, Source
 Prepare = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """(image, where chance comes from) → image; `functools.partial(images.prepare, …)` is one."""
 
-_READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+_READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
 class Batches:
@@ -56,6 +56,37 @@ class Batches:
         self.close = weakref.finalize(self, _close, self._open)
 
 
+class Prefetch:
+    """An iterator over what a step takes, put on the devices one step ahead: the transfer hides behind the step.
+
+    Args:
+      batches: an iterator with `get_state`.
+      put: a list of `count` batches → the same on the devices, without waiting for it.
+      count: how many batches a step takes.
+    """
+
+    def __init__(self, batches: Batches, put: Callable[[list[dict[str, np.ndarray]]], Any], count: int = 1):
+        self._batches, self._put, self._count = batches, put, count
+        self._state = batches.get_state()
+        self._ahead: tuple[Any, dict[str, Any]] | None = None
+
+    def __iter__(self) -> "Prefetch":
+        return self
+
+    def __next__(self) -> Any:
+        result, self._state = self._ahead or self._read()
+        self._ahead = self._read()
+        return result
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after what was last taken, as `Batches.get_state`; what was read ahead does not count."""
+        return self._state
+
+    def _read(self) -> tuple[Any, dict[str, Any]]:
+        batch = self._put([next(self._batches) for _ in range(self._count)])
+        return batch, self._batches.get_state()
+
+
 def batches(
     source: Source,
     *,
@@ -78,7 +109,7 @@ def batches(
       seed: of the shuffle and of `prepare`.
       prepare: what is done to each image; None: nothing.
       start: a position to go on from, as `get_state` gave it.
-      workers: processes that read and prepare; 0: a thread of this one, which is enough for images held in memory.
+      workers: processes that read and prepare; 0: threads of this one, which do for images held in memory.
       process_index: which process this is (`jax.process_index()`).
       process_count: of how many.
 

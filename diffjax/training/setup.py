@@ -172,6 +172,10 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
             data.prepare, shape=tuple(config.data.image_shape), **{field: config.data[field] for field in _PREPARED}
         )
         prepare(source[0]["image"])
+        if config.data.resident and config.data.crop == "random":
+            raise ValueError("crop='random' needs resident=False: what stays on the devices is cropped once")
+        if config.data.workers < 0:
+            raise ValueError(f"workers={config.data.workers} must be ≥ 0")
     return source, held_out, prepare
 
 

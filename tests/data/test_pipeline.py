@@ -159,6 +159,25 @@ def test_position_can_be_set_again():
     assert labels(iterator, 3) == first
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_prefetch_reads_ahead_and_tells_the_position_of_what_was_taken(count):
+    log = []
+
+    def put(batches):
+        log.append([batch["label"].tolist() for batch in batches])
+        return log[-1]
+
+    expected = labels(data.batches(numbered(10), batch_size=4, seed=3), 12 * count)
+    taken = data.Prefetch(data.batches(numbered(10), batch_size=4, seed=3), put, count)
+    assert taken.get_state() == {"batches": 0}
+    for step in range(1, 5):
+        assert next(taken) == expected[(step - 1) * count : step * count]
+        assert len(log) == step + 1
+        assert taken.get_state() == {"batches": step * count}
+    again = data.batches(numbered(10), batch_size=4, seed=3, start=taken.get_state())
+    assert next(data.Prefetch(again, put, count)) == next(taken)
+
+
 @pytest.mark.parametrize("options", [{"workers": -1}, {"process_count": 3}])
 def test_bad_options(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}=-1|of the 3 processes"):

@@ -27,6 +27,8 @@ from diffjax.training.loop import train
         ({"data__source": "cats"}, "config.data: source='cats' is not one of 'digits'"),
         ({"data__image_shape": (16, 16, 1)}, r"config.data: with fit='exact', an image of shape \(8, 8, 1\) cannot be image_shape=\(16, 16, 1\)"),
         ({"data__fit": "stretch"}, "config.data: fit='stretch' is not one of 'exact', 'pad'"),
+        ({"data__workers": -1}, "config.data: workers=-1 must be ≥ 0"),
+        ({"data__resident": True, "data__crop": "random"}, "config.data: crop='random' needs resident=False"),
         ({"data__path": "x.npz"}, "config.data: path='x.npz' means nothing to 'digits': set it to None"),
         ({"data__source": "npz", "data__path": "x.npz"}, "config.data: path='x.npz' is no file"),
         ({"data__source": "npz"}, "config.data: path=None: 'npz' needs it"),

@@ -1,0 +1,52 @@
+"""Small data sets that stay on the devices: batches are drawn inside the compiled step."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.data.sources import Source
+
+_DOMAIN = 2**32 - 1
+"""Keeps these draws apart from those that the step makes from the same key."""
+
+
+def load(source: Source, prepare: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """A whole source, prepared without chance: `{"image": uint8[N, H, W, C], "label": int32[N]}`, for `draw`."""
+    examples = [source[index] for index in range(len(source))]
+    return {
+        "image": np.stack([prepare(example["image"]) for example in examples]),
+        "label": np.array([example["label"] for example in examples], np.int32),
+    }
+
+
+def draw(
+    data: dict[str, jax.Array], key: jax.Array, step: jax.Array, numbers: jax.Array, *, flip: bool = False
+) -> dict[str, jax.Array]:
+    """Examples of a step's global batch: `{"image": uint8[B, H, W, C], "label": int32[B]}`.
+
+    Example n of step s is a function of (key, s, n) alone: uniform over the data, with replacement, independent of all
+    others. So a device draws its own share of the batch, whatever the number of devices, and a run goes on from its
+    step number: there is no other position. Over many epochs an image is seen a Poisson number of times, where
+    `pipeline.batches` shows it exactly once an epoch.
+
+    Pure, for use within `jit`, `pmap` or a `lax.scan` over steps; it may be given the key that the step itself draws
+    from.
+
+    Args:
+      data: as `load` gives it, on the device.
+      key: of the whole run.
+      step: int `[]`.
+      numbers: int `[B]`, which examples of the global batch: on device d of D, `d * B + arange(B)`.
+      flip: whether one in two is mirrored, left to right.
+    """
+    step_key = jax.random.fold_in(jax.random.fold_in(key, np.uint32(_DOMAIN)), step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, numbers)
+    index_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    indices = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(data["label"])))(index_keys)
+    batch = {name: jnp.asarray(column)[indices] for name, column in data.items()}
+    if flip:
+        flipped = jax.vmap(lambda key: jax.random.bernoulli(key))(flip_keys)
+        batch["image"] = jnp.where(flipped[:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
+    return batch
