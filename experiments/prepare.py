@@ -38,6 +38,7 @@ def prepare(dataset: str, data_dir: str | None, archives: Path | None, *, unveri
     try:
         import tensorflow  # noqa: F401
         import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     except ImportError as error:
         raise UserError(f"preparing a data set needs TensorFlow: pip install '.[prepare]' ({error})") from error
     if archives is not None and not archives.is_dir():
@@ -49,12 +50,15 @@ def prepare(dataset: str, data_dir: str | None, archives: Path | None, *, unveri
     if unverified and archives is not None:
         for url, known in builder.url_infos.items():
             if known.filename and (archive := archives / known.filename).is_file():
-                builder.url_infos[url] = tfds.download.checksums.compute_url_info(archive)
+                builder.url_infos[url] = tfds.core.download.checksums.compute_url_info(archive)
     # Google's bucket has tfrecord files, which nothing but TensorFlow reads.
     options = tfds.download.DownloadConfig(manual_dir=archives, try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=options, file_format="array_record")
-    except (tfds.download.DownloadError, tfds.download.NonMatchingChecksumError, AssertionError, OSError) as error:
+    except NonMatchingChecksumError as error:
+        reason = " ".join(str(error).split("To debug")[0].split())
+        raise UserError(f"cannot prepare {dataset}: {reason} (--unverified takes it all the same)") from error
+    except (tfds.download.DownloadError, AssertionError, OSError) as error:
         raise UserError(f"cannot prepare {dataset}: {' '.join(str(error).split())}") from error
     return [str(builder.data_path), *(f"  {name}: {split.num_examples}" for name, split in builder.info.splits.items())]
 
