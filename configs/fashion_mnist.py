@@ -24,5 +24,5 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.model.update(channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,), dropout=0.1, groups=8)
     config.optimizer.update(learning_rate=5e-4, warmup_steps=500)
-    config.train.update(steps=20_000, ema_decay=0.999, sample_every=2500, checkpoint_every=1000)
+    config.train.update(steps=20_000, ema_decays=(0.999,), sample_every=2500, checkpoint_every=1000)
     return config

@@ -4,6 +4,8 @@ python experiments/benchmark.py [--repeats 5] [--rows scan network] [--json FILE
 
   scan      1000 DDIM steps (η = 0) through a network that costs nothing, 64 images of 32×32×3: the loop's own time
   network   a 20-step DDIM sample from DDPM's CIFAR-10 UNet (35.7 million parameters), over 20 single jitted calls
+  digits    the input pipeline of configs/digits.py, over the gradient of its network, which training cannot outrun
+  cifar10   the same for configs/cifar10.py, with random bytes for CIFAR-10
 
 Times are medians, with the smallest and the largest; a ratio is the median of the ratios of each turn.
 """
@@ -11,22 +13,30 @@ Times are medians, with the smallest and the largest; a ratio is the median of t
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import diffjax as dj
+from diffjax import data
+from diffjax.training import setup
+
+sys.path.append(str(Path(__file__).parents[1]))
+from configs import cifar10, digits
 
 
 def main() -> None:
     """Runs the rows that are asked for and prints them as a Markdown table."""
-    rows = {"scan": scan_alone, "network": sample_over_calls}
+    rows = {"scan": scan_alone, "network": sample_over_calls, "digits": digits_pipeline, "cifar10": cifar10_pipeline}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4, help="images in the row 'network'")
+    parser.add_argument("--batch", type=int, default=4, help="images in the rows 'network' and 'cifar10'")
     parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows))
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
@@ -68,10 +78,7 @@ def sample_over_calls(args: argparse.Namespace) -> dict:
     shape = (args.batch, 32, 32, 3)
     x = jax.random.normal(jax.random.key(0), shape)
     t = jnp.zeros(args.batch, jnp.int32)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
-    leaves, tree = jax.tree.flatten(abstract)
-    params = tree.unflatten([0.02 * jax.random.normal(jax.random.key(n), p.shape) for n, p in enumerate(leaves)])
-    predict = dj.models.predictor(model, params)
+    predict = dj.models.predictor(model, _random_params(model, x, t))
     steps = dj.samplers.ddim(dj.schedules.linear(), dj.timesteps.trailing(1000, 20))
     call = jax.jit(predict)
 
@@ -81,6 +88,47 @@ def sample_over_calls(args: argparse.Namespace) -> dict:
 
     times, others = _turns(lambda: dj.sample(steps, predict, x, clip=1.0), calls, args.repeats)
     return _row(f"20-step sample, 35.7M UNet, batch {args.batch}", "20 single calls", times, others)
+
+
+def digits_pipeline(args: argparse.Namespace) -> dict:
+    """Digits read, over digits trained on."""
+    config = digits.get_config()
+    source, _, prepare = setup.images(config)
+    return _pipeline_over_gradient("digits", config, source, prepare, config.train.batch_size, args.repeats)
+
+
+def cifar10_pipeline(args: argparse.Namespace) -> dict:
+    """Images of CIFAR-10's size read from memory and flipped, over the same trained on."""
+    config = cifar10.get_config()
+    images = np.random.default_rng(0).integers(0, 256, (10_000, *config.data.image_shape), np.uint8)
+    prepare = partial(data.prepare, shape=config.data.image_shape, flip=config.data.flip)
+    return _pipeline_over_gradient("cifar10", config, data.ArraySource(images), prepare, args.batch, args.repeats)
+
+
+def _pipeline_over_gradient(name, config, source, prepare, batch_size, repeats):
+    """Seconds per 1000 images: out of the pipeline, and through the network's gradient in batches of `batch_size`."""
+    per_batch, num_batches = config.train.batch_size, 100
+    batches = data.batches(source, batch_size=per_batch, seed=0, prepare=prepare)
+    model = setup.experiment(config).model
+    x = jax.random.normal(jax.random.key(0), (batch_size, *config.data.image_shape))
+    t = jnp.zeros(batch_size, jnp.int32)
+    rngs = {"dropout": jax.random.key(1)}
+    params = _random_params(model, x, t)
+    gradient = jax.jit(jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x, t, train=True, rngs=rngs) ** 2)))
+
+    def read():
+        for _ in range(num_batches):
+            next(batches)
+
+    times, others = _turns(read, lambda: gradient(params), repeats)
+    times = [1000 * seconds / (num_batches * per_batch) for seconds in times]
+    others = [1000 * seconds / batch_size for seconds in others]
+    return _row(f"1000 images of {name}, read", f"the same through configs/{name}.py's gradient", times, others)
+
+
+def _random_params(model, x, t):
+    leaves, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0), x, t)["params"])
+    return tree.unflatten([0.02 * jax.random.normal(jax.random.key(n), p.shape) for n, p in enumerate(leaves)])
 
 
 def _turns(first: Callable, second: Callable, repeats: int) -> tuple[list[float], list[float]]:

@@ -165,7 +165,8 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
       UserError: a value that cannot be, named with its field.
     """
     with naming("config.data"):
-        options = {k: v for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
+        # The command line cannot give None, but it can empty a string.
+        options = {k: v or None for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
         everything = _call(SOURCES, name=config.data.source, kind="source", **options)
         source, held_out = data.split(everything, config.data.holdout, config.seed)
         prepare = partial(

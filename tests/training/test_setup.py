@@ -31,6 +31,7 @@ from diffjax.training.loop import train
         ({"data__resident": True, "data__crop": "random"}, "config.data: crop='random' needs resident=False"),
         ({"data__path": "x.npz"}, "config.data: path='x.npz' means nothing to 'digits': set it to None"),
         ({"data__source": "npz", "data__path": "x.npz"}, "config.data: path='x.npz' is no file"),
+        ({"data__source": "folder", "data__path": "x", "data__images": ""}, "config.data: path='x' is no folder"),
         ({"data__source": "npz"}, "config.data: path=None: 'npz' needs it"),
         ({"sample__sampler": "ddpm", "sample__variance": "learned"}, "config.sample.variance: 'learned' needs a network"),
         ({"model__dtype": "flaot32"}, "config.model: dtype='flaot32' is not one of 'float32'"),
