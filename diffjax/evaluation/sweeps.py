@@ -1,0 +1,160 @@
+"""Sweeps: a grid of cells, each computed once and saved when it is done, whoever computes it and however often it stops.
+
+A cell is a file of its own, written whole or not at all: processes that share a folder share the sweep, and a sweep
+that was killed goes on. Nothing here knows what a cell computes.
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffjax.errors import UserError
+
+Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Axis → label → the fields that it sets; labels in the order in which tables have them."""
+
+
+class Cell(NamedTuple):
+    """One point of the grid."""
+
+    labels: dict[str, str]
+    """Axis → label."""
+    fields: dict[str, Any]
+    """What the labels set, later axes over earlier ones."""
+
+    @property
+    def name(self) -> str:
+        """As its file is called."""
+        return ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace("/", "_")
+
+
+def cells(axes: Axes, *, skip: tuple[Mapping[str, str], ...] = ()) -> list[Cell]:
+    """Every combination of the axes' labels, the last axis running fastest.
+
+    Args:
+      axes: at least one, each with at least one label.
+      skip: labels of cells that are left out: a cell that has all of them.
+
+    Raises:
+      UserError: no axis, an axis without labels, or a `skip` that names what there is not.
+    """
+    if not axes or not all(axes.values()):
+        raise UserError(f"config.axes: {dict(axes)} must have axes, and each of them labels")
+    for labels in skip:
+        for axis, label in labels.items():
+            if label not in axes.get(axis, ()):
+                raise UserError(f"config.skip: {axis}={label!r} is none of the sweep's axes and labels")
+    found = []
+    for choice in itertools.product(*(options.items() for options in axes.values())):
+        labels = dict(zip(axes, (label for label, _ in choice), strict=True))
+        if any(labels.items() >= left_out.items() for left_out in skip):
+            continue
+        found.append(Cell(labels, {name: value for _, fields in choice for name, value in fields.items()}))
+    return found
+
+
+def shard(grid: list[Cell], text: str) -> list[Cell]:
+    """The cells of one task of an array: "k/n" has every n-th, from the k-th, k = 0 … n-1.
+
+    Raises:
+      UserError: another text.
+    """
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and int(k) < int(n)):
+        raise UserError(f"--shard={text!r} must be k/n with k = 0 … n-1")
+    return grid[int(k) :: int(n)]
+
+
+class Results:
+    """The folder `FOLDER/cells` and what is in it.
+
+    Args:
+      folder: of the sweep.
+      protocol: what all its cells share, JSON-able: what makes a figure that figure. A folder belongs to one.
+
+    Raises:
+      UserError: a folder of another protocol.
+    """
+
+    def __init__(self, folder: str | os.PathLike, protocol: dict[str, Any]):
+        self.folder = Path(folder) / "cells"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder.parent / "protocol.json"
+        protocol = json.loads(json.dumps(protocol))
+        if not path.exists():
+            _write(path, protocol)
+        elif (found := json.loads(path.read_text())) != protocol:
+            different = sorted(key for key in found.keys() | protocol.keys() if found.get(key) != protocol.get(key))
+            raise UserError(
+                f"{folder} holds a sweep with another protocol ({', '.join(different)} differ): give another --out"
+            )
+
+    def done(self, cell: Cell) -> bool:
+        """Whether the cell has been computed, with the fields that it has now."""
+        saved = self._read(cell)
+        return saved is not None and saved["fields"] == json.loads(json.dumps(cell.fields))
+
+    def save(self, cell: Cell, figures: dict[str, Any]) -> None:
+        """Saves a cell's figures."""
+        _write(self._path(cell), {"labels": cell.labels, "fields": cell.fields, "figures": figures})
+
+    def rows(self, grid: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+        """(cell, its figures) of those that are done."""
+        for cell in grid:
+            if self.done(cell):
+                yield cell, self._read(cell)["figures"]
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.name}.json"
+
+    def _read(self, cell: Cell) -> dict[str, Any] | None:
+        path = self._path(cell)
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def to_csv(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
+    """A line a cell: its labels, then its figures."""
+    columns = [*rows[0][0].labels, *dict.fromkeys(name for _, figures in rows for name in figures)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for cell, figures in rows:
+        writer.writerow({**cell.labels, **figures})
+    return out.getvalue()
+
+
+def to_markdown(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> str:
+    """One figure as a table: the first axis goes across, the others go down; best of each column in bold."""
+    across, *down = rows[0][0].labels
+    columns = list(dict.fromkeys(cell.labels[across] for cell, _ in rows))
+    values: dict[tuple[str, ...], dict[str, float]] = {}
+    for cell, figures in rows:
+        if figure in figures:
+            values.setdefault(tuple(cell.labels[axis] for axis in down), {})[cell.labels[across]] = figures[figure]
+    best = {column: min((row[column] for row in values.values() if column in row), default=None) for column in columns}
+    lines = [
+        f"| {' · '.join(down) or figure} \\ {across} | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for labels, row in values.items():
+        entries = [
+            ""
+            if column not in row
+            else f"**{row[column]:.4g}**"
+            if row[column] == best[column]
+            else f"{row[column]:.4g}"
+            for column in columns
+        ]
+        lines.append(f"| {' · '.join(labels)} | {' | '.join(entries)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from diffjax.errors import UserError
+from diffjax.evaluation import sweeps
+
+AXES = {
+    "S": {"10": {"steps": 10}, "20": {"steps": 20, "num": 5}},
+    "noise": {"η = 0": {"eta": 0.0}, "σ̂": {"sigma_hat": True}},
+}
+
+
+def test_cells_are_all_combinations():
+    grid = sweeps.cells(AXES)
+    assert [cell.name for cell in grid] == ["S=10,noise=η = 0", "S=10,noise=σ̂", "S=20,noise=η = 0", "S=20,noise=σ̂"]
+    assert grid[3].fields == {"steps": 20, "num": 5, "sigma_hat": True}
+    assert len(sweeps.cells(AXES, skip=({"S": "10", "noise": "σ̂"},))) == 3
+    assert len(sweeps.cells(AXES, skip=({"S": "10"},))) == 2
+
+
+def test_shards_share_out_the_cells():
+    grid = sweeps.cells(AXES)
+    parts = [sweeps.shard(grid, f"{k}/3") for k in range(3)]
+    assert sorted(cell.name for part in parts for cell in part) == sorted(cell.name for cell in grid)
+    for text in ("3/3", "1", "a/b", "-1/2"):
+        with pytest.raises(UserError, match=r"must be k/n"):
+            sweeps.shard(grid, text)
+
+
+@pytest.mark.parametrize(
+    ("axes", "skip", "words"),
+    [({}, (), "must have axes"), ({"S": {}}, (), "each of them labels"), (AXES, ({"S": "30"},), "S='30' is none")],
+)
+def test_bad_axes(axes, skip, words):
+    with pytest.raises(UserError, match=words):
+        sweeps.cells(axes, skip=skip)
+
+
+def test_results_go_on(tmp_path):
+    grid = sweeps.cells(AXES)
+    results = sweeps.Results(tmp_path, {"num": 100})
+    results.save(grid[0], {"distance": 2.0})
+    (tmp_path / "cells" / "x.json.1.part").write_text("{")  # what a kill leaves
+    again = sweeps.Results(tmp_path, {"num": 100})
+    assert [again.done(cell) for cell in grid] == [True, False, False, False]
+    changed = sweeps.Cell(grid[0].labels, {**grid[0].fields, "eta": 0.5})
+    assert not again.done(changed)
+    assert [(cell.name, figures) for cell, figures in again.rows(grid)] == [(grid[0].name, {"distance": 2.0})]
+    with pytest.raises(UserError, match=r"another protocol \(num differ\)"):
+        sweeps.Results(tmp_path, {"num": 200})
+    assert json.loads((tmp_path / "protocol.json").read_text()) == {"num": 100}
+
+
+def test_tables():
+    rows = [(cell, {"distance": value}) for cell, value in zip(sweeps.cells(AXES), (1.0, 2.5, 3.0, 0.25), strict=True)]
+    rows[0][1]["calls"] = 10
+    assert sweeps.to_csv(rows).splitlines() == [
+        "S,noise,distance,calls", "10,η = 0,1.0,10", "10,σ̂,2.5,", "20,η = 0,3.0,", "20,σ̂,0.25,",
+    ]  # fmt: skip
+    assert sweeps.to_markdown(rows, "distance").splitlines() == [
+        "| noise \\ S | 10 | 20 |", "|---|---|---|", "| η = 0 | **1** | 3 |", "| σ̂ | 2.5 | **0.25** |",
+    ]  # fmt: skip
+    assert sweeps.to_markdown(rows[:3], "distance").splitlines()[-1] == "| σ̂ | 2.5 |  |"
