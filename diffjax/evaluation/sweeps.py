@@ -1,4 +1,4 @@
-"""Sweeps: a grid of cells, each computed once and saved when it is done, whoever computes it and however often it stops.
+"""Sweeps: a grid of cells, each computed once and saved when done, whoever computes it and however often it stops.
 
 A cell is a file of its own, written whole or not at all: processes that share a folder share the sweep, and a sweep
 that was killed goes on. Nothing here knows what a cell computes.
@@ -142,14 +142,9 @@ def to_markdown(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for labels, row in values.items():
-        entries = [
-            ""
-            if column not in row
-            else f"**{row[column]:.4g}**"
-            if row[column] == best[column]
-            else f"{row[column]:.4g}"
-            for column in columns
-        ]
+        shown = {column: f"{value:.4g}" for column, value in row.items()}
+        shown |= {column: f"**{shown[column]}**" for column, value in row.items() if value == best[column]}
+        entries = [shown.get(column, "") for column in columns]
         lines.append(f"| {' · '.join(labels)} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
 
