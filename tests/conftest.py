@@ -1,4 +1,6 @@
+import fcntl
 import os
+import shutil
 
 # Before JAX is imported: several host devices, so that data-parallel code is tested as such.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -17,6 +19,30 @@ def x64():
     """Runs the test in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder that all workers of this run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_folder, tmp_path_factory):
+    """A function: (name, make) → a copy of the folder that `make(path)` fills for the first worker that asks."""
+
+    def copy(name, make):
+        folder, part = shared_folder / name, shared_folder / f"{name}.part"
+        with (shared_folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                make(part)
+                part.rename(folder)
+        return shutil.copytree(folder, tmp_path_factory.mktemp(name) / "copy")
+
+    return copy
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
+def workdir(made_once):
     """A network trained for a few steps."""
     sys.path.insert(0, str(ROOT / "configs"))
     import digits
@@ -23,11 +23,13 @@ def workdir(tmp_path_factory):
         "optimizer.learning_rate": 1e-2, "train.steps": 60, "train.batch_size": 32, "train.log_every": 20,
         "optimizer.warmup_steps": 2, "train.sample_every": 40, "train.checkpoint_every": 30, "sample.steps": 5, "data.holdout": 0.2,
     })  # fmt: skip
-    workdir = tmp_path_factory.mktemp("run")
-    jax.config.update("jax_disable_most_optimizations", True)
-    train(config, workdir, progress=False)
-    jax.config.update("jax_disable_most_optimizations", False)
-    return workdir
+
+    def make(path):
+        jax.config.update("jax_disable_most_optimizations", True)
+        train(config, path, progress=False)
+        jax.config.update("jax_disable_most_optimizations", False)
+
+    return made_once("commands", make)
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 
-# On one worker, so that the network is trained once.
-pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def run(script, *arguments):

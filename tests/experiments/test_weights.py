@@ -20,10 +20,6 @@ import diffjax as dj  # noqa: E402
 ROOT = Path(__file__).parents[2]
 
 
-# On the worker that has trained the network.
-pytestmark = pytest.mark.xdist_group("commands")
-
-
 @pytest.fixture
 def asked(monkeypatch, command):
     """What sample.py would sample from, and with: a function of its flags."""

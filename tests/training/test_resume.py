@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +18,6 @@ from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 STEPS = {"train__steps": 60, "train__checkpoint_every": 10}
-
-# On one worker, so that one run is compiled and finished for all.
-pytestmark = pytest.mark.xdist_group("resume")
 
 
 def command(workdir, flags):
@@ -44,8 +40,8 @@ def environment():
 
 
 @pytest.fixture(autouse=True)
-def compilation_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("DIFFJAX_TEST_CACHE", str(tmp_path_factory.getbasetemp() / "compilation_cache"))
+def compilation_cache(shared_folder, monkeypatch):
+    monkeypatch.setenv("DIFFJAX_TEST_CACHE", str(shared_folder / "compilation_cache"))
 
 
 def final_parameters(workdir):
@@ -59,22 +55,18 @@ def reports(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory):
-    return tmp_path_factory.mktemp("finished") / "run"
-
-
 @pytest.fixture
-def finished(finished_once, tmp_path, tiny_flags):
+def finished(made_once, tiny_flags):
     """(a copy of a finished run's workdir, a function: fields → its flags)."""
 
     def flags(**fields):
         return tiny_flags(**STEPS, **fields)
 
-    if not finished_once.exists():
-        result = run(finished_once, flags())
+    def make(path):
+        result = run(path, flags())
         assert result.returncode == 0, result.stderr
-    return shutil.copytree(finished_once, tmp_path / "run"), flags
+
+    return made_once("finished", make), flags
 
 
 def test_sigkill_in_the_middle_ends_bit_equal(finished, tmp_path):
