@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import data, latents, models, viz
+from diffjax import data, latents, viz
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -50,12 +50,15 @@ def reconstruct(workdir: Path, *, num: int, steps: list[int]) -> dict[int, float
     if any(not 1 <= count <= total for count in steps):
         raise UserError(f"--steps {' '.join(map(str, steps))}: allowed is 1 … {total} (config.schedule.num_timesteps)")
     trained_on, held_out = data.split(setup.SOURCES[config.data.source](), config.data.holdout, config.seed)
-    images = (held_out if len(held_out) else trained_on).images
+    source = held_out if len(held_out) else trained_on
+    images = source.images
     if not 8 <= num <= len(images):
         raise UserError(f"--num={num}: allowed is 8 … {len(images)}, the images there are")
     x = generation.normalize(jnp.asarray(images[:num]))
     with Checkpoints(workdir) as checkpoints:
-        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+    labels = {} if experiment.model.num_classes is None else {"label": jnp.asarray(source.labels[:num], jnp.int32)}
+    predict = setup.predictor(experiment, params, **labels)
 
     errors, rows = {}, [np.asarray(x[:8])]
     for count in steps:
