@@ -60,8 +60,8 @@ def make_train_step(
       timesteps: how t is drawn, of `draws.KINDS`.
       accumulate: micro-batches in which each device takes its share, one after the other; dropout aside, the result is
         that of one.
-      draw_batch: for data that stays on the devices: the step is then given the data (through `replicate`) in place of
-        batches, and draws its own.
+      draw_batch: for data that stays on the devices: in place of batches the step is given what `put_resident` gives,
+        and draws its own.
 
     Raises:
       ValueError: a batch that cannot be shared out (`check_batch_size`).
@@ -120,12 +120,12 @@ def make_train_step(
 
     def dispatch(state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         if draw_batch is not None:
-            return _scan(lambda state, _: step(state, batches), state, None, steps_per_dispatch)
+            return _scan(lambda state, _: step(state, batches[0]), state, None, steps_per_dispatch)
         return _scan(step, state, batches, steps_per_dispatch)
 
-    batch_axis = 0 if draw_batch is None else None
+    in_axes = (None, 0 if draw_batch is None else (None, 0))
     return jax.pmap(
-        dispatch, axis_name=_AXIS, in_axes=(None, batch_axis), out_axes=(None, None), donate_argnums=0, devices=devices
+        dispatch, axis_name=_AXIS, in_axes=in_axes, out_axes=(None, None), donate_argnums=0, devices=devices
     )
 
 
@@ -138,23 +138,30 @@ def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """The state (or resident data) laid out as the step wants it, so that even the first call can consume it."""
+    """The state laid out as the step wants and returns it, so that even the first call can consume it."""
     return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec()))
 
 
 def put_batches(batches: Sequence[Any], devices: Sequence[jax.Device]) -> Any:
     """K host batches, their arrays `[B, …]`, as one dispatch takes them: `[devices, K, B/devices, …]`, on the devices.
 
-    A process gives its own share of the global batch; `devices` are those of all.
+    Of several processes each gives its own share of the global batch, and its own devices.
     """
-    local = sum(device.process_index == jax.process_index() for device in devices)
-    sharding = NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(_AXIS))
 
-    def put(*columns):
-        shares = np.stack([column.reshape(local, -1, *column.shape[1:]) for column in columns], axis=1)
-        return jax.make_array_from_process_local_data(sharding, shares)
+    def split(*columns):
+        return np.stack([column.reshape(len(devices), -1, *column.shape[1:]) for column in columns], axis=1)
 
-    return jax.tree.map(put, *batches)
+    return jax.device_put(jax.tree.map(split, *batches), _by_device(devices))
+
+
+def put_resident(data: Any, devices: Sequence[jax.Device]) -> Any:
+    """Data that stays on the devices, whole on each, as a step with `draw_batch` takes it."""
+    # pmap wants to map something.
+    return replicate(data, devices), jax.device_put(np.zeros(len(devices), np.int32), _by_device(devices))
+
+
+def _by_device(devices: Sequence[jax.Device]) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(_AXIS))
 
 
 def check_batch_size(batch_size: int, num_devices: int, accumulate: int = 1) -> None:
