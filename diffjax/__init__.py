@@ -5,7 +5,7 @@ The functional core (NumPy and JAX alone) is imported with the package; the rest
 
 import importlib
 
-from diffjax import guidance, latents, process, samplers, sampling, schedules, steps, thresholds, timesteps
+from diffjax import guidance, latents, likelihood, process, samplers, sampling, schedules, steps, thresholds, timesteps
 from diffjax.sampling import (
     Prediction,
     Trajectory,
@@ -30,6 +30,7 @@ __all__ = [
     "initial_noise",
     "guidance",
     "latents",
+    "likelihood",
     "process",
     "sample",
     "sample_keys",

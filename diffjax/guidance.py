@@ -7,6 +7,8 @@ ones compile nothing, and an equal wrapper built again is equal. What changes th
 inside; what reads the schedule by the loop's own t stands outside.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,26 @@ def from_v(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_from_v, _checked(predict), process.Scales.of(schedule))
 
 
+def from_target(
+    predict: Predict, schedule: NoiseSchedule, target: str = "eps", *, variance: str | None = None
+) -> Predict:
+    """A network as the loop asks it, whatever it was trained to predict.
+
+    Args:
+      target: what it gives: "eps", "x0" or "v".
+      variance: what it gives after that: of `split_variance`; None: nothing.
+
+    Raises:
+      ValueError: another target or variance.
+    """
+    if variance is not None:
+        return split_variance(predict, schedule, variance, given=target)
+    wrap = {"eps": lambda predict, _: predict, "x0": from_x0, "v": from_v}
+    if target not in wrap:
+        raise ValueError(f"target={target!r} is not one of {', '.join(map(repr, wrap))}")
+    return wrap[target](predict, schedule)
+
+
 def from_score(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
     """A network that gives the score ∇log q(x_t) `[B, …]` as one that gives `Prediction(x0, eps)`, where ᾱ > 0.
 
@@ -60,7 +82,9 @@ def to_x0(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_to_x0, _checked(predict), process.Scales.of(schedule))
 
 
-def split_variance(predict: Predict, schedule: NoiseSchedule, kind: str = "learned_range") -> jax.tree_util.Partial:
+def split_variance(
+    predict: Predict, schedule: NoiseSchedule, kind: str = "learned_range", *, given: str = "eps"
+) -> jax.tree_util.Partial:
     """A network with 2C channels, ε̂ and then the variance, as one that gives `Prediction(x0, eps, log_var_frac)`.
 
     With v the last C channels (Nichol & Dhariwal 2021, Eq. 15):
@@ -71,14 +95,18 @@ def split_variance(predict: Predict, schedule: NoiseSchedule, kind: str = "learn
     Args:
       predict: gives `[B, …, 2C]` for x of `[B, …, C]`.
       kind: "learned_range" or "learned", as in `samplers.ddpm(variance=…)`.
+      given: what the first C channels are: "eps", "x0" or "v".
 
     Raises:
-      ValueError: another kind; asked, an output that has not 2C channels.
+      ValueError: another kind, or other first channels; asked, an output that has not 2C channels.
     """
-    splits = {"learned_range": _split_learned_range, "learned": _split_learned}
-    if kind not in splits:
-        raise ValueError(f"kind={kind!r} is not one of {', '.join(map(repr, splits))}")
-    return jax.tree_util.Partial(splits[kind], _checked(predict), process.Scales.of(schedule))
+    for argument, value, allowed in (
+        ("kind", kind, ("learned_range", "learned")),
+        ("given", given, ("eps", "x0", "v")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{argument}={value!r} is not one of {', '.join(map(repr, allowed))}")
+    return jax.tree_util.Partial(_Split(kind, given), _checked(predict), process.Scales.of(schedule))
 
 
 def with_noise_level(predict: Predict, schedule: NoiseSchedule, kind: str = "sqrt_alpha_bar") -> jax.tree_util.Partial:
@@ -145,23 +173,23 @@ def _to_x0(predict, scales, x, t):
     return process.predict_x0(scales, x, t, _same_shape(_array(answer, x.dtype), x))
 
 
-def _split_learned_range(predict, scales, x, t):
-    return _split(predict, scales, x, t, scale=0.5, shift=0.5)
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """Compares equal for equal fields, so that an equal wrapper compiles nothing anew."""
 
+    kind: str
+    given: str
 
-def _split_learned(predict, scales, x, t):
-    return _split(predict, scales, x, t, scale=1.0, shift=0.0)
-
-
-def _split(predict, scales, x, t, *, scale, shift):
-    answer, channels = _array(predict(x, t), x.dtype), x.shape[-1]
-    if answer.shape[-1:] != (2 * channels,):
-        raise ValueError(
-            f"a network that predicts the variance too gives {2 * channels} channels for the {channels} of x; "
-            f"this one gave shape {answer.shape}"
-        )
-    eps, v = (_same_shape(part, x) for part in jnp.split(answer, 2, axis=-1))
-    return Prediction(process.predict_x0(scales, x, t, eps), eps, scale * v + shift)
+    def __call__(self, predict, scales, x, t):
+        answer, channels = _array(predict(x, t), x.dtype), x.shape[-1]
+        if answer.shape[-1:] != (2 * channels,):
+            raise ValueError(
+                f"a network that predicts the variance too gives {2 * channels} channels for the {channels} of x; "
+                f"this one gave shape {answer.shape}"
+            )
+        value, v = (_same_shape(part, x) for part in jnp.split(answer, 2, axis=-1))
+        x0, eps = (process.convert(scales, x, t, value, given=self.given, wanted=wanted) for wanted in ("x0", "eps"))
+        return Prediction(x0, eps, (v + 1.0) / 2.0 if self.kind == "learned_range" else v)
 
 
 def _with_noise_level(predict, table, x, t):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffjax import data, evaluation, models
+from diffjax import data, evaluation
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -57,11 +57,21 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
     config.sample.update(dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": steps, "eta": 0.0})
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape)
-    predict = models.predictor(experiment.model, params)
-    shape = experiment.image_shape
+        step = checkpoints.latest_step
+        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+
+    def predict(numbers):
+        return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers))
+
     images = generation.images(
-        experiment.steps, predict, shape, seed=seed, num=num, batch_size=min(num, 250), progress=True
+        experiment.steps,
+        predict,
+        experiment.image_shape,
+        seed=seed,
+        num=num,
+        batch_size=min(num, 250),
+        per_batch=True,
+        progress=True,
     )
 
     everything = data.digits()

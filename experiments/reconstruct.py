@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import latents, models, viz
+from diffjax import latents, viz
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -55,7 +55,13 @@ def reconstruct(workdir: Path, *, num: int, steps: list[int]) -> dict[int, float
         raise UserError(f"--num={num}: allowed is 8 … {len(source)}, the images there are")
     x = generation.normalize(jnp.stack([prepare(source[n]["image"]) for n in range(num)]))
     with Checkpoints(workdir) as checkpoints:
-        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+    labels = (
+        {}
+        if experiment.model.num_classes is None
+        else {"label": jnp.array([source[n]["label"] for n in range(num)], jnp.int32)}
+    )
+    predict = setup.predictor(experiment, params, **labels)
 
     errors, rows = {}, [np.asarray(x[:8])]
     for count in steps:

@@ -55,10 +55,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--raw", action="store_true", help="the parameters themselves, not their EMA")
+    parser.add_argument("--label", type=int, help="the class (default: sample n is of class n mod their number)")
     weights = parser.add_argument_group("weights", "for --weights alone")
     weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="what the file omits")
     weights.add_argument("--image-size", type=int, help="height and width, where the file does not say")
-    weights.add_argument("--label", type=int, help="the class (default: sample n is of class n mod their number)")
     weights.add_argument("--image", type=Path, help="the condition image (SR3), scaled to the size bicubically")
     sampler = parser.add_argument_group("sampler", "what is not given is as the config or the weights have it")
     sampler.add_argument("--sampler", choices=setup.SAMPLERS)
@@ -66,7 +66,7 @@ def main() -> None:
     sampler.add_argument("--grid", choices=setup.GRIDS)
     sampler.add_argument("--eta", type=float, help="of ddim, in [0, 1]")
     sampler.add_argument("--sigma-hat", action="store_true", default=None, help="of ddim: the larger noise of App. D.3")
-    sampler.add_argument("--variance", choices=("fixed_small", "fixed_large"), help="of ddpm")
+    sampler.add_argument("--variance", choices=("fixed_small", "fixed_large", "learned_range"), help="of ddpm")
     sampler.add_argument("--order", type=int, help="of dpm_solver_pp and plms")
     args = parser.parse_args()
     try:
@@ -117,22 +117,28 @@ def run(args: argparse.Namespace) -> None:
 
 def from_workdir(args: argparse.Namespace) -> Source:
     """The newest checkpoint of a training run, sampled as its config says where `args` do not."""
-    for name in ("option", "image_size", "label", "image"):
+    for name in ("option", "image_size", "image"):
         if getattr(args, name) not in (None, []):
             raise UserError(f"--{name.replace('_', '-')} goes with --weights")
     config = setup.load_config(args.workdir)
     config.sample.update(_options(args, config.sample))
     experiment = setup.experiment(config)
     with Checkpoints(args.workdir) as checkpoints:
-        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
-    predict = models.predictor(experiment.model, params)
+        step = checkpoints.latest_step
+        params = checkpoints.restore_params(experiment.params_shape, ema=None if args.raw else experiment.ema_decay)
+    _check_label(args.label, experiment.model)
+
+    def predict(numbers):
+        return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers, args.label))
+
     identity = {
         "workdir": str(args.workdir.resolve()),
         "step": step,
         "raw": args.raw,
+        "label": args.label,
         "sample": json.loads(config.sample.to_json()),
     }
-    return Source(experiment.steps, lambda numbers: predict, experiment.image_shape, generation.CLIP, identity)
+    return Source(experiment.steps, predict, experiment.image_shape, generation.CLIP, identity)
 
 
 def from_weights(args: argparse.Namespace) -> Source:
@@ -151,10 +157,8 @@ def from_weights(args: argparse.Namespace) -> Source:
     if chosen.sampler == "ddpm" and chosen.variance is None:
         chosen.variance = net.settings.variance
     steps = setup.sampler(net.schedule, chosen, grid=None if args.grid else net.grid)
-    classes, condition = net.model.num_classes, {}
-    if args.label is not None and not 0 <= args.label < (classes or 0):
-        allowed = f"allowed is 0 … {classes - 1}" if classes else "this network has no classes"
-        raise UserError(f"--label={args.label}: {allowed}")
+    condition = {}
+    _check_label(args.label, net.model)
     if bool(args.image) != bool(net.condition_channels):
         raise UserError(f"--image: this network takes {'a' if net.condition_channels else 'no'} condition image")
     if args.image:
@@ -162,8 +166,7 @@ def from_weights(args: argparse.Namespace) -> Source:
 
     def predict(numbers):
         images = {name: np.repeat(value[None], len(numbers), axis=0) for name, value in condition.items()}
-        labels = numbers % classes if args.label is None and classes else np.full(len(numbers), args.label or 0)
-        return net.predict(**images, **({"label": labels.astype(np.int32)} if classes else {}))
+        return net.predict(**images, **generation.labels(net.model, numbers, args.label))
 
     identity = {
         "weights": str(args.weights.resolve()),
@@ -185,6 +188,12 @@ def _options(args: argparse.Namespace, defaults: ml_collections.ConfigDict) -> d
         # Another sampler does not take over the knobs of the config's own.
         changed = dict.fromkeys(setup.KNOBS) | changed
     return changed
+
+
+def _check_label(label: int | None, model: models.UNet) -> None:
+    if label is not None and not 0 <= label < (model.num_classes or 0):
+        allowed = f"allowed is 0 … {model.num_classes - 1}" if model.num_classes else "this network has no classes"
+        raise UserError(f"--label={label}: {allowed}")
 
 
 def _parsed(option: str) -> tuple[str, Any]:

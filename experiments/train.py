@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from diffjax import models
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -31,8 +31,14 @@ def main(argv: list[str]) -> None:
     try:
         state = train(CONFIG.value, WORKDIR.value)
         experiment = setup.experiment(CONFIG.value)
-        predict = models.predictor(experiment.model, jax.device_get(state.ema_params))
-        for path in generation.write_pictures(experiment.schedule, predict, experiment.image_shape, WORKDIR.value):
+        params = jax.device_get(state.ema_params[experiment.ema_decay])
+        predict = setup.predictor(
+            experiment, params, **generation.labels(experiment.model, np.arange(generation.NUM_PICTURES))
+        )
+        variance = "learned_range" if experiment.learns_variance else "fixed_small"
+        for path in generation.write_pictures(
+            experiment.schedule, predict, experiment.image_shape, WORKDIR.value, variance=variance
+        ):
             print(path)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -282,6 +282,7 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
         (lambda: guidance.split_variance(NET, SCHEDULE)(X, 0), r"4 channels for the 2 of x; this one gave shape \(3, 4, 2\)"),
         (lambda: guidance.split_variance(guidance.from_v(NET, SCHEDULE), SCHEDULE)(X, 0), "returned a Prediction"),
         (lambda: guidance.split_variance(NET, SCHEDULE, "fixed"), "kind='fixed' is not one of 'learned_range', 'learned'"),
+        (lambda: guidance.split_variance(NET, SCHEDULE, given="score"), "given='score' is not one of 'eps', 'x0', 'v'"),
         (lambda: guidance.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
         (lambda: guidance.with_noise_level(NET, SCHEDULE)(X, 100), "allowed is -1 … 99"),
         (lambda: guidance.map_timesteps(NET, [0.5, 1.5]), "whole numbers.*float64"),

@@ -14,7 +14,7 @@ FLOORS = [
     {"steps"},
     {"samplers"},
     {"sampling"},
-    {"guidance", "latents"},
+    {"guidance", "likelihood", "latents"},
     {"models"},
     {"losses", "viz"},
     {"data", "tasks"},

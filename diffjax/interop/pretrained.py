@@ -77,8 +77,5 @@ class Pretrained:
             predict = guidance.scale_timesteps(predict, 1000 / schedule.num_timesteps)
         elif settings.time == "sqrt_alpha_bar":
             predict = guidance.with_noise_level(predict, schedule)
-        if settings.variance in ("learned", "learned_range"):
-            return guidance.split_variance(predict, schedule, settings.variance)
-        if settings.target == "eps":
-            return predict
-        return {"x0": guidance.from_x0, "v": guidance.from_v}[settings.target](predict, schedule)
+        variance = settings.variance if settings.variance in ("learned", "learned_range") else None
+        return guidance.from_target(predict, schedule, settings.target, variance=variance)

@@ -8,14 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from diffjax import losses, samplers, sampling, timesteps, viz
+from diffjax.models import UNet
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
 
 CLIP = 1.0
 """The range of x_0, which x̂_0 is clipped to."""
+
+NUM_PICTURES = 64
+"""How many `write_pictures` draws at a time."""
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -23,24 +26,42 @@ def normalize(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def loss(schedule: NoiseSchedule, model: nn.Module, *, norm: str):
-    """The training loss as `training.step` wants it: t uniform over 0 … T-1 and ε ~ N(0, I), drawn example by example.
+def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, **objective: Any):
+    """The training loss as `training.step` wants it: ε ~ N(0, I), drawn example by example.
 
-    `batch["image"]` is uint8 `[B, H, W, C]`.
+    `batch["image"]` is uint8 `[B, H, W, C]`; a network of classes is told `batch["label"]`, int `[B]`.
+
+    Args:
+      offset_noise: the strength of `losses.offset_noise`.
+      objective: of `losses.denoising`: target, norm, delta, weights, hybrid.
     """
 
-    def per_example(params: Any, batch: dict[str, jax.Array], keys: jax.Array, dropout_key: jax.Array) -> jax.Array:
+    def per_example(
+        params: Any, batch: dict[str, jax.Array], t: jax.Array, keys: jax.Array, dropout_key: jax.Array
+    ) -> jax.Array:
         x0 = normalize(batch["image"])
-        t_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_timesteps))(t_keys)
-        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(noise_keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
+        if offset_noise:
+            noise += losses.offset_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), x0.shape[1:], offset_noise)
+        condition = {} if model.num_classes is None else {"label": batch["label"]}
 
         def predict(x, t):
-            return model.apply({"params": params}, x, t, train=True, rngs={"dropout": dropout_key})
+            return model.apply({"params": params}, x, t, **condition, train=True, rngs={"dropout": dropout_key})
 
-        return losses.noise_prediction(schedule, predict, x0, t, noise, norm=norm)
+        return losses.denoising(schedule, predict, x0, t, noise, **objective)
 
     return per_example
+
+
+def labels(model: UNet, numbers: np.ndarray, label: int | None = None) -> dict[str, np.ndarray]:
+    """What a network of classes is told for samples `numbers` `[B]`: their class, or `label`; else nothing.
+
+    Sample n is of class n mod their number.
+    """
+    if model.num_classes is None:
+        return {}
+    chosen = numbers % model.num_classes if label is None else np.full(len(numbers), label)
+    return {"label": chosen.astype(np.int32)}
 
 
 def images(
@@ -53,27 +74,37 @@ def images(
 
 
 def write_pictures(
-    schedule: NoiseSchedule, predict: sampling.Predict, shape: tuple[int, ...], folder: str | os.PathLike
+    schedule: NoiseSchedule,
+    predict: sampling.Predict,
+    shape: tuple[int, ...],
+    folder: str | os.PathLike,
+    *,
+    variance: str = "fixed_small",
 ) -> list[Path]:
     """Writes the pictures that end a training, and returns their paths.
 
     `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are 8×8 tiles from the same 64 noises;
     `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
+
+    Args:
+      predict: asked for `NUM_PICTURES` images at a time.
+      variance: of DDPM.
     """
     folder = Path(folder)
     total = schedule.num_timesteps
-    ddpm = samplers.ddpm(schedule, timesteps.full(total))
+    ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
     ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    keys = sampling.sample_keys(seed=0, start=0, count=64)
+    keys = sampling.sample_keys(seed=0, start=0, count=NUM_PICTURES)
     noise = sampling.initial_noise(keys, shape)
 
-    paths = []
-    for name, steps in (("ddpm", ddpm), ("ddim", ddim)):
-        x = sampling.sample(steps, predict, noise, keys, clip=CLIP, progress=f"{name}, {steps.num_steps} steps")
-        paths.append(viz.save_png(folder / f"samples_{name}.png", viz.grid(viz.to_uint8(x), columns=8)))
-
     frames = sampling.sample_trajectory(
-        ddpm, predict, noise[:3], keys[:3], every=-(-total // 12), clip=CLIP, progress="denoising"
+        ddpm, predict, noise, keys, every=-(-total // 12), clip=CLIP, progress=f"ddpm, {total} steps"
     )
-    strip = viz.denoising_strip(frames.t, np.asarray(frames.x), np.asarray(frames.x0))
+    x = sampling.sample(ddim, predict, noise, keys, clip=CLIP, progress=f"ddim, {ddim.num_steps} steps")
+    grids = {"ddpm": frames.x[-1], "ddim": x}
+    paths = [
+        viz.save_png(folder / f"samples_{name}.png", viz.grid(viz.to_uint8(images), columns=8))
+        for name, images in grids.items()
+    ]
+    strip = viz.denoising_strip(frames.t, np.asarray(frames.x[:, :3]), np.asarray(frames.x0[:, :3]))
     return [*paths, viz.save_png(folder / "denoising.png", strip)]

@@ -51,19 +51,20 @@ class Checkpoints:
         args = {name: ocp.args.StandardRestore(_abstract(part)) for name, part in _parts(like).items()}
         restored = self._restore(data=ocp.args.JsonRestore(), **args)
         rest = restored["rest"]
-        state = TrainState(rest["step"], restored["params"], restored["ema"], rest["opt_state"], rest["key"])
-        return state, restored["data"]
+        averages = {decay: restored[_ema_name(decay)] for decay in like.ema_params}
+        return TrainState(params=restored["params"], ema_params=averages, **rest), restored["data"]
 
-    def restore_params(self, like: Any, *, ema: bool = True) -> Any:
-        """The newest checkpoint's EMA (or raw) parameters alone, on the default device.
+    def restore_params(self, like: Any, *, ema: float | None) -> Any:
+        """The newest checkpoint's parameters alone, on the default device.
 
         Args:
           like: parameters of the same shapes and dtypes (or abstract ones).
+          ema: the decay of the average that is wanted; None: the raw parameters.
 
         Raises:
           UserError: a checkpoint that cannot be read, or none.
         """
-        part = "ema" if ema else "params"
+        part = "params" if ema is None else _ema_name(ema)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return self._restore(**{part: ocp.args.StandardRestore(_abstract(like, sharding))})[part]
 
@@ -83,8 +84,13 @@ class Checkpoints:
 
 def _parts(state: TrainState) -> dict[str, Any]:
     """What is saved side by side, so that sampling reads the parameters alone."""
-    rest = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
-    return {"params": state.params, "ema": state.ema_params, "rest": rest}
+    averages = {_ema_name(decay): average for decay, average in state.ema_params.items()}
+    rest = {name: getattr(state, name) for name in ("step", "opt_state", "key", "skipped", "history")}
+    return {"params": state.params, **averages, "rest": rest}
+
+
+def _ema_name(decay: float) -> str:
+    return f"ema_{decay}"
 
 
 def _abstract(tree: Any, sharding: jax.sharding.Sharding | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The exponential moving average of the parameters."""
+"""Exponential moving averages of the parameters, of several decays at once."""
 
 from typing import Any
 
@@ -12,6 +12,9 @@ def decay_at(step: jax.Array, decay: float) -> jax.Array:
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-def update(ema_params: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """EMA ← d·EMA + (1 - d)·parameters, with d = `decay_at(step, decay)`."""
-    return optax.incremental_update(params, ema_params, 1.0 - decay_at(step, decay))
+def update(averages: dict[float, Any], params: Any, step: jax.Array) -> dict[float, Any]:
+    """EMA ← d·EMA + (1 - d)·parameters, with d = `decay_at(step, decay)`, for each average by its decay."""
+    return {
+        decay: optax.incremental_update(params, average, 1.0 - decay_at(step, decay))
+        for decay, average in averages.items()
+    }

@@ -10,15 +10,16 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from diffjax import data, models, viz
-from diffjax.errors import UserError
+from diffjax import data, viz
+from diffjax.errors import UserError, naming
 from diffjax.tasks import generation
-from diffjax.training import setup, state
+from diffjax.training import draws, setup, state
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.metrics import MetricWriter
-from diffjax.training.step import make_train_step, replicate, split_batch
+from diffjax.training.reports import summarize
+from diffjax.training.step import make_train_step, put_batches, replicate
 
-_PREVIEWS = 64
+_PREVIEWS = generation.NUM_PICTURES
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True) -> state.TrainState:
@@ -29,18 +30,24 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
 
     Raises:
       UserError: a config that cannot be, a workdir of another config, an unreadable checkpoint (before any training),
-        or a loss that is not finite.
+        or more than `config.train.max_skipped` steps in a row whose loss or gradient is not finite.
     """
     workdir, devices = Path(workdir), jax.local_devices()
     experiment = setup.experiment(config)
+    objective = setup.objective(config, experiment)
     training = setup.training(config, experiment.image_shape, len(devices))
+    total, per_dispatch = experiment.schedule.num_timesteps, config.train.steps_per_dispatch
     setup.save_config(config, workdir)
 
     init = partial(setup.init_params, experiment.model, experiment.image_shape)
     with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
         # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        create = jax.jit(partial(state.create, init, training.optimizer), compiler_options=options)
+        history = draws.empty_history(total) if config.train.timesteps == "importance" else None
+        create = partial(
+            state.create, init, training.optimizer, ema_decays=tuple(config.train.ema_decays), history=history
+        )
+        create = jax.jit(create, compiler_options=options)
         current, position = replicate(create(jax.random.key(config.seed)), devices), None
         if checkpoints.latest_step is not None:
             current, position = checkpoints.restore(current)
@@ -53,11 +60,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
             start=position,
             workers=config.data.workers,
         )
+        feed = data.Prefetch(batches, partial(put_batches, devices=devices), per_dispatch)
         train_step = make_train_step(
-            generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
+            objective,
             training.optimizer,
-            ema_decay=config.train.ema_decay,
+            num_timesteps=total,
+            batch_size=config.train.batch_size,
             devices=devices,
+            timesteps=config.train.timesteps,
+            accumulate=config.train.accumulate,
+            steps_per_dispatch=per_dispatch,
         )
         with (
             MetricWriter(workdir, step=start) as writer,
@@ -66,16 +78,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, prog
             if start:
                 bar.write(f"going on from step {start}")
             report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
-            for step in range(start + 1, config.train.steps + 1):
-                current, metrics = train_step(current, split_batch(next(batches), len(devices)))
+            for step in range(start + per_dispatch, config.train.steps + 1, per_dispatch):
+                with naming("config.data"):
+                    batch = next(feed)
+                current, metrics = train_step(current, batch)
                 report.add(step, metrics)
                 last = step == config.train.steps
                 if last or step % config.train.checkpoint_every == 0:
                     report.flush()
-                    checkpoints.save(current, batches.get_state())
+                    checkpoints.save(current, feed.get_state())
                 if step % config.train.sample_every == 0 and not last:
                     report.flush()
-                    predict = models.predictor(experiment.model, current.ema_params)
+                    labels = generation.labels(experiment.model, np.arange(_PREVIEWS))
+                    predict = setup.predictor(experiment, current.ema_params[experiment.ema_decay], **labels)
                     ((_, images),) = generation.images(
                         experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
                     )
@@ -91,7 +106,7 @@ class _Report:
         self._writer, self._bar, self._learning_rate = writer, bar, learning_rate
         self._options, self._checkpoints = options, checkpoints
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._window: list[dict[str, float]] = []
+        self._window: list[dict[str, np.ndarray]] = []
         self._since: float | None = None
         self._timed_steps = 0
 
@@ -107,30 +122,32 @@ class _Report:
         """Reads what is pending.
 
         Raises:
-          UserError: a loss or gradient that is not finite.
+          UserError: too many steps in a row whose loss or gradient is not finite.
         """
         if self._pending is None:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
-        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+        metrics = jax.device_get(metrics)
+        if (skipped := int(np.max(metrics["skipped"]))) > self._options.max_skipped:
             raise UserError(
-                f"{bad[0]} of step {step} is {values[bad[0]]}; the last checkpoint is that of step "
+                f"loss or gradient of {skipped} steps in a row, up to step {step}, are not finite "
+                f"(config.train.max_skipped is {self._options.max_skipped}); the last checkpoint is that of step "
                 f"{self._checkpoints.latest_step} (try a lower config.optimizer.learning_rate)"
             )
-        self._window.append(values)
+        self._window.append(metrics)
         if self._since is None:  # the first step compiled: the clock starts after it
             self._since = time.perf_counter()
         else:
-            self._timed_steps += 1
-        self._bar.update()
+            self._timed_steps += len(metrics["loss"])
+        self._bar.update(len(metrics["loss"]))
         if step % self._options.log_every == 0 or step == self._options.steps:
-            means = {name: float(np.mean([entry[name] for entry in self._window])) for name in values}
+            means = summarize(self._window)
             means["learning_rate"] = float(self._learning_rate(step - 1))
             elapsed = time.perf_counter() - self._since
             means["images_per_second"] = self._timed_steps * self._options.batch_size / elapsed
             self._writer.write(step, means)
-            self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {means['images_per_second']:.0f} images/s")
+            loss = means.get("loss", float("nan"))
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {means['images_per_second']:.0f} images/s")
             self._window = []
             self.restart_clock()

@@ -12,15 +12,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from flax import linen as nn
 
-from diffjax import data, losses, models, samplers, schedules, timesteps
+from diffjax import data, guidance, losses, models, samplers, schedules, timesteps
 from diffjax.errors import UserError, naming
 from diffjax.models.unet import check_size
+from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
-from diffjax.training import optimizers
-from diffjax.training.step import check_batch_size
+from diffjax.tasks import generation
+from diffjax.training import draws, optimizers
+from diffjax.training.step import Loss, check_batch_size
 
 SCHEDULES = {
     function.__name__: function
@@ -69,6 +70,7 @@ _FREE_FIELDS = (
     "train.checkpoint_every",
     "train.keep",
     "train.log_every",
+    "train.max_skipped",
     "train.sample_every",
     "sample",
 )
@@ -79,11 +81,17 @@ class Experiment(NamedTuple):
     """What a config describes, checked."""
 
     schedule: NoiseSchedule
-    model: nn.Module
+    model: models.UNet
     params_shape: Any
     """The parameters' shapes and dtypes."""
     image_shape: tuple[int, int, int]
     steps: Steps
+    target: str
+    """What the network predicts: of `losses.TARGETS`."""
+    learns_variance: bool
+    """Whether it predicts a learned_range variance besides."""
+    ema_decay: float
+    """Of the average that is sampled from."""
 
 
 class Training(NamedTuple):
@@ -105,28 +113,76 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     with naming("config.schedule"):
         schedule = _call(SCHEDULES, **config.schedule)
-    if schedule.alpha_bars[-1] == 0.0:
+    with naming("config.train.target"):
+        _named(dict.fromkeys(losses.TARGETS), "target", config.train.target)
+    if schedule.alpha_bars[-1] == 0.0 and config.train.target == "eps":
         raise UserError(
-            f"config.schedule: {config.schedule.name!r} ends at alpha_bar = 0, where eps cannot be sampled from"
+            f"config.schedule: {config.schedule.name!r} ends at alpha_bar = 0, where eps cannot be sampled from; "
+            "config.train.target 'x0' or 'v' can"
         )
+    if not config.train.hybrid >= 0.0:
+        raise UserError(f"config.train.hybrid: {config.train.hybrid} must be ≥ 0")
+    learns_variance = config.train.hybrid > 0.0
     if len(image_shape := tuple(config.data.image_shape)) != 3:
         raise UserError(f"config.data.image_shape: {image_shape} must be (height, width, channels)")
     with naming("config.model"):
-        model = _model(config.model)
+        model = _model(config.model, image_shape[-1], learns_variance)
         check_size(image_shape[:2], len(model.multipliers))
         params_shape = jax.eval_shape(lambda: init_params(model, image_shape, jax.random.key(0)))
     steps = sampler(schedule, config.sample)
-    if steps.log_var is not None:
+    if steps.log_var is not None and not (learns_variance and config.sample.variance == "learned_range"):
+        allowed = "'fixed_small', 'fixed_large'" + (", 'learned_range'" if learns_variance else "")
         raise UserError(
-            f"config.sample.variance: {config.sample.variance!r} needs a network that predicts it; allowed are "
-            "'fixed_small' and 'fixed_large'"
+            f"config.sample.variance: {config.sample.variance!r} needs a network that predicts it "
+            f"(config.train.hybrid is {config.train.hybrid}); allowed are {allowed}"
         )
-    return Experiment(schedule, model, params_shape, image_shape, steps)
+    decays = _checked_decays(config.train.ema_decays)
+    return Experiment(
+        schedule, model, params_shape, image_shape, steps, config.train.target, learns_variance, decays[0]
+    )
 
 
-def init_params(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:
+def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array) -> Any:
     """Fresh parameters of a model for images `[H, W, C]`."""
-    return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32))["params"]
+    one = jnp.zeros((1,), jnp.int32)
+    condition = {} if model.num_classes is None else {"label": one}
+    return model.init(key, jnp.zeros((1, *image_shape)), one, **condition)["params"]
+
+
+def predictor(experiment: Experiment, params: Any, **condition: jax.Array) -> Predict:
+    """The trained network as samplers ask it, whatever it was trained to predict; `condition` as `models.predictor`."""
+    predict = models.predictor(experiment.model, params, **condition)
+    variance = "learned_range" if experiment.learns_variance else None
+    return guidance.from_target(predict, experiment.schedule, experiment.target, variance=variance)
+
+
+def objective(config: ml_collections.ConfigDict, experiment: Experiment) -> Loss:
+    """The loss that `config.train` asks for.
+
+    Raises:
+      UserError: a value that cannot be, named with its field.
+    """
+    options = config.train
+    with naming("config.train.loss"):
+        _named(dict.fromkeys(losses.NORMS), "loss", options.loss)
+    with naming("config.train.weighting"):
+        table = losses.weights(
+            experiment.schedule, options.weighting, target=options.target, gamma=options.weighting_gamma
+        )
+    if not options.huber_delta > 0.0:
+        raise UserError(f"config.train.huber_delta: {options.huber_delta} must be > 0")
+    if not options.offset_noise >= 0.0:
+        raise UserError(f"config.train.offset_noise: {options.offset_noise} must be ≥ 0")
+    return generation.loss(
+        experiment.schedule,
+        experiment.model,
+        offset_noise=options.offset_noise,
+        target=options.target,
+        norm=options.loss,
+        delta=options.huber_delta,
+        weights=table,
+        hybrid=options.hybrid,
+    )
 
 
 def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], num_devices: int) -> Training:
@@ -136,17 +192,22 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
       UserError: a value that cannot be, named with its field.
     """
     source, held_out, prepare = images(config)
-    for field in ("steps", "checkpoint_every", "log_every", "sample_every", "keep"):
-        if not (isinstance(config.train[field], int) and config.train[field] >= 1):
-            raise UserError(f"config.train.{field}: {config.train[field]!r} must be a whole number ≥ 1")
+    counts = ("steps", "checkpoint_every", "log_every", "sample_every", "keep", "accumulate", "steps_per_dispatch")
+    for field, least in (*((field, 1) for field in counts), ("max_skipped", 0)):
+        if not (isinstance(config.train[field], int) and config.train[field] >= least):
+            raise UserError(f"config.train.{field}: {config.train[field]!r} must be a whole number ≥ {least}")
+    for field in ("steps", "checkpoint_every", "log_every", "sample_every"):
+        if config.train[field] % config.train.steps_per_dispatch:
+            raise UserError(
+                f"config.train.{field}: {config.train[field]} must be a multiple of "
+                f"config.train.steps_per_dispatch={config.train.steps_per_dispatch}"
+            )
+    with naming("config.train.timesteps"):
+        _named(dict.fromkeys(draws.KINDS), "timesteps", config.train.timesteps)
     with naming("config.train.batch_size"):
-        check_batch_size(config.train.batch_size, num_devices)
+        check_batch_size(config.train.batch_size, num_devices, config.train.accumulate)
         if config.train.batch_size > len(source):
             raise ValueError(f"batch_size={config.train.batch_size} exceeds the source's {len(source)} images")
-    with naming("config.train.loss"):
-        _named(dict.fromkeys(losses.NORMS), "loss", config.train.loss)
-    if not 0.0 <= config.train.ema_decay < 1.0:
-        raise UserError(f"config.train.ema_decay: {config.train.ema_decay} must lie within [0, 1)")
     with naming("config.optimizer"):
         rate = optimizers.learning_rate(
             config.optimizer.learning_rate,
@@ -247,14 +308,27 @@ def _read(path: Path) -> dict:
     return saved
 
 
-def _model(options) -> models.UNet:
+def _checked_decays(decays) -> tuple[float, ...]:
+    decays = tuple(decays)
+    if not decays or len(set(decays)) < len(decays) or not all(0.0 <= decay < 1.0 for decay in decays):
+        raise UserError(f"config.train.ema_decays: {decays} must be one or more different numbers within [0, 1)")
+    return decays
+
+
+def _model(options, channels: int, learns_variance: bool) -> models.UNet:
     options = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()}
     if unknown := options.keys() - inspect.signature(models.UNet).parameters.keys():
         raise ValueError(f"{sorted(unknown)[0]!r} is no option of the UNet")
     dtype = options.get("dtype", "float32")
     if dtype not in ("float32", "bfloat16", "float16", "float64"):
         raise ValueError(f"dtype={dtype!r} is not one of 'float32', 'bfloat16', 'float16', 'float64'")
-    return models.UNet(**{**options, "dtype": jnp.dtype(dtype)})
+    out_channels = (2 if learns_variance else 1) * channels
+    if options.get("out_channels") not in (None, out_channels):
+        raise ValueError(
+            f"out_channels={options['out_channels']} must be {out_channels}, or None: x has {channels} channels, and "
+            f"a variance is {'' if learns_variance else 'not '}learned (config.train.hybrid)"
+        )
+    return models.UNet(**{**options, "dtype": jnp.dtype(dtype), "out_channels": out_channels})
 
 
 def _call(functions: dict, *, name: str, kind: str = "name", **options):

@@ -34,7 +34,10 @@ def test_train_leaves_what_it_says(workdir):
     assert Image.open(workdir / "samples" / "step_0000040.png").size == (8 * 66 + 2, 8 * 66 + 2)
     reports = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [report["step"] for report in reports] == [20, 40, 60]
-    assert reports[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "images_per_second"}
+    assert reports[0].keys() == {
+        "step", "loss", "loss_t0", "loss_t1", "loss_t2", "loss_t3", "grad_norm", "skipped", "learning_rate",
+        "images_per_second",
+    }  # fmt: skip
 
 
 def test_sample_writes_grid_and_arrays(workdir, tmp_path, command):

@@ -12,36 +12,33 @@ SCHEDULE = dj.schedules.linear(50)
 class Recorder:
     """A model that predicts 0 and hands out what it was asked."""
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self, num_classes=None):
+        self.seen, self.num_classes = [], num_classes
 
-    def apply(self, variables, x, t, *, train, rngs):
+    def apply(self, variables, x, t, label=None, *, train, rngs):
         assert train
-        jax.debug.callback(lambda x, t: self.seen.append((np.asarray(x), np.asarray(t))), x, t)
+        asked = (x, t) if label is None else (x, t, label)
+        jax.debug.callback(lambda *asked: self.seen.append([np.asarray(part) for part in asked]), *asked)
         return jnp.zeros_like(x)
 
 
-def draw(count, image, seed=0):
-    """(x_t, t, loss of each example) of one batch."""
-    model = Recorder()
-    per_example = generation.loss(SCHEDULE, model, norm="l2")
+def draw(count, image, seed=0, num_classes=None, **options):
+    """(what the model was asked, loss of each example) of one batch, at t = 0 … 49 again and again."""
+    model = Recorder(num_classes)
+    per_example = generation.loss(SCHEDULE, model, **options)
     keys = dj.sample_keys(seed, 0, count)
-    batch = {"image": np.broadcast_to(np.asarray(image, np.uint8), (count, 4, 4, 1))}
-    losses = jax.jit(lambda keys: per_example({}, batch, keys, jax.random.key(0)))(keys)
+    t = np.arange(count, dtype=np.int32) % 50
+    batch = {
+        "image": np.broadcast_to(np.asarray(image, np.uint8), (count, 4, 4, 1)),
+        "label": np.arange(count, dtype=np.int32) % 7,
+    }
+    losses = jax.jit(lambda keys: per_example({}, batch, t, keys, jax.random.key(0)))(keys)
     jax.effects_barrier()
     return *model.seen[0], np.asarray(losses)
 
 
 def test_images_are_minus_one_to_one():
     assert generation.normalize(jnp.array([0, 255], jnp.uint8)).tolist() == [-1.0, 1.0]
-
-
-def test_timesteps_are_uniform_over_the_whole_schedule():
-    _, t, _ = draw(20_000, 0)
-    counts = np.bincount(t, minlength=50)
-    assert len(counts) == 50
-    # A chi-squared of 49 degrees of freedom: beyond 100 once in 50,000 seeds.
-    assert np.sum((counts - 400) ** 2 / 400) < 100
 
 
 @pytest.mark.parametrize("image", [0, 255])
@@ -56,6 +53,22 @@ def test_x_t_is_noised_from_the_normalised_image(image):
     np.testing.assert_allclose(losses, np.mean(noise**2, (1, 2, 3)), rtol=2e-3)
     correlation = np.corrcoef(t, noise[:, 0, 0, 0])[0, 1]
     assert abs(correlation) < 0.03
+
+
+def test_offset_noise_moves_whole_images():
+    x_t, t, losses = draw(2000, 127.5, offset_noise=0.5)
+    scale = SCHEDULE.sqrt_one_minus_alpha_bars[t].reshape(-1, 1, 1, 1)
+    x0 = generation.normalize(jnp.uint8(127))
+    noise = (x_t - SCHEDULE.sqrt_alpha_bars[t].reshape(-1, 1, 1, 1) * np.asarray(x0)) / scale
+    # Of 16 pixels' mean: 1/16 from their own noise, 1/4 from the offset. The offset is part of what is predicted.
+    assert np.var(noise.mean((1, 2, 3))) == pytest.approx(1 / 16 + 0.25, rel=0.1)
+    assert np.mean(noise.var((1, 2, 3))) == pytest.approx(15 / 16, rel=0.02)
+    np.testing.assert_allclose(losses, np.mean(noise**2, (1, 2, 3)), rtol=2e-3)
+
+
+def test_a_network_of_classes_is_told_the_labels():
+    *_, label, _ = draw(9, 0, num_classes=7)
+    assert label.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1]
 
 
 def test_an_example_draws_the_same_in_any_batch():

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from diffjax.errors import UserError
-from diffjax.training import state
+from diffjax.training import draws, state
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.step import replicate
 
@@ -14,7 +14,10 @@ def make(seed=0):
     def init(key):
         return {"w": jax.random.normal(key, (3, 2)), "b": jnp.zeros(2)}
 
-    return replicate(state.create(init, optax.adam(1e-3), jax.random.key(seed)), jax.devices())
+    create = state.create(
+        init, optax.adam(1e-3), jax.random.key(seed), ema_decays=(0.9, 0.999), history=draws.empty_history(5)
+    )
+    return replicate(create, jax.devices())
 
 
 def assert_equal(a, b):
@@ -25,7 +28,8 @@ def assert_equal(a, b):
 
 
 def test_everything_comes_back_bit_equal(tmp_path):
-    saved = make(1).replace(step=jnp.int32(7), ema_params={"w": jnp.ones((3, 2)), "b": jnp.ones(2)})
+    averages = {0.9: {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}, 0.999: {"w": jnp.zeros((3, 2)), "b": jnp.ones(2)}}
+    saved = make(1).replace(step=jnp.int32(7), skipped=jnp.int32(2), ema_params=averages)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest_step is None
         checkpoints.save(saved, {"next_index": 41})
@@ -36,8 +40,9 @@ def test_everything_comes_back_bit_equal(tmp_path):
         assert position == {"next_index": 41}
         assert jax.tree.leaves(restored.params)[0].sharding.is_fully_replicated
         like = jax.eval_shape(lambda: saved.params)
-        assert_equal(checkpoints.restore_params(like), saved.ema_params)
-        assert_equal(checkpoints.restore_params(like, ema=False), saved.params)
+        for decay in (0.9, 0.999):
+            assert_equal(checkpoints.restore_params(like, ema=decay), averages[decay])
+        assert_equal(checkpoints.restore_params(like, ema=None), saved.params)
 
 
 def test_the_newest_n_are_kept(tmp_path):

@@ -47,7 +47,8 @@ def compilation_cache(shared_folder, monkeypatch):
 def final_parameters(workdir):
     experiment = setup.experiment(setup.load_config(workdir))
     with Checkpoints(workdir) as checkpoints:
-        params, ema = (checkpoints.restore_params(experiment.params_shape, ema=ema) for ema in (False, True))
+        decays = (None, experiment.ema_decay)
+        params, ema = (checkpoints.restore_params(experiment.params_shape, ema=decay) for decay in decays)
         return checkpoints.latest_step, [np.asarray(leaf) for leaf in jax.tree.leaves((params, ema))]
 
 

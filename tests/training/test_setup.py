@@ -1,8 +1,11 @@
 """Bad configs: one clear line that names the field, before any device work."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from diffjax import process
 from diffjax.errors import UserError
 from diffjax.training import setup
 from diffjax.training.loop import train
@@ -43,7 +46,21 @@ from diffjax.training.loop import train
         ({"train__batch_size": 12}, "config.train.batch_size: batch_size=12 must be a positive multiple of the 8 devices"),
         ({"train__batch_size": 1800}, "config.train.batch_size: batch_size=1800 exceeds the source's 1797 images"),
         ({"train__loss": "l3"}, "config.train.loss: loss='l3'"),
-        ({"train__ema_decay": 1.0}, "config.train.ema_decay: 1.0"),
+        ({"train__ema_decays": (0.9, 1.0)}, r"config.train.ema_decays: \(0.9, 1.0\)"),
+        ({"train__ema_decays": (0.9, 0.9)}, r"config.train.ema_decays: \(0.9, 0.9\) must be one or more different"),
+        ({"train__ema_decays": ()}, r"config.train.ema_decays: \(\)"),
+        ({"train__target": "score"}, "config.train.target: target='score' is not one of 'eps', 'x0', 'v'"),
+        ({"train__weighting": "snrr"}, "config.train.weighting: weighting='snrr' is not one of 'simple', 'snr'"),
+        ({"train__weighting_gamma": 5.0}, "config.train.weighting: gamma=5.0"),
+        ({"train__huber_delta": 0.0}, "config.train.huber_delta: 0.0 must be > 0"),
+        ({"train__hybrid": -0.001}, "config.train.hybrid: -0.001 must be ≥ 0"),
+        ({"train__offset_noise": -0.1}, "config.train.offset_noise: -0.1 must be ≥ 0"),
+        ({"train__timesteps": "random"}, "config.train.timesteps: timesteps='random' is not one of 'uniform', 'antith"),
+        ({"train__accumulate": 0}, "config.train.accumulate: 0 must be a whole number ≥ 1"),
+        ({"train__accumulate": 2}, "config.train.batch_size: batch_size=8 must be a positive multiple of the 8 devices times"),
+        ({"train__steps_per_dispatch": 8}, "config.train.steps: 12 must be a multiple of config.train.steps_per_dispatch=8"),
+        ({"train__max_skipped": -1}, "config.train.max_skipped: -1 must be a whole number ≥ 0"),
+        ({"train__hybrid": 0.001, "sample__sampler": "ddpm", "sample__variance": "learned"}, "allowed are .*'learned_range'"),
         ({"train__log_every": 0}, "config.train.log_every: 0 must be a whole number ≥ 1"),
     ],
 )  # fmt: skip
@@ -60,6 +77,50 @@ def test_the_default_config_is_good(tiny_config):
     assert experiment.schedule.num_timesteps == 20
     assert experiment.steps.num_steps == 5
     assert setup.training(tiny_config(), experiment.image_shape, 8).source[0]["image"].shape == (8, 8, 1)
+
+
+def answer(config, images):
+    """What samplers hear of a network whose last layer gives `images` `[…, C]` everywhere."""
+    experiment = setup.experiment(config)
+    params = setup.init_params(experiment.model, experiment.image_shape, jax.random.key(0))
+    params["conv_out"]["kernel"] *= 0
+    params["conv_out"]["bias"] = jnp.asarray(images)
+    predict = setup.predictor(experiment, params)
+    x, t = jnp.full((2, 8, 8, 1), 0.3), jnp.array([4, 4])
+    return experiment.schedule, x, predict(x, t)
+
+
+def test_samplers_hear_the_same_of_every_kind_of_network(tiny_config):
+    schedule, x, eps = answer(tiny_config(), [0.5])
+    np.testing.assert_allclose(eps, 0.5)
+    x0 = process.predict_x0(schedule, x, 4, eps)
+    v = process.predict_v(schedule, x0, 4, eps)
+    for target, value in (("eps", 0.5), ("x0", float(x0[0, 0, 0, 0])), ("v", float(v[0, 0, 0, 0]))):
+        _, _, learned = answer(tiny_config(train__target=target, train__hybrid=0.001), [value, 0.4])
+        np.testing.assert_allclose(learned.log_var_frac, 0.7, rtol=1e-6)
+        parts = [learned]
+        if target != "eps":
+            parts.append(answer(tiny_config(train__target=target), [value])[2])
+        for part in parts:
+            np.testing.assert_allclose(part.eps, 0.5, rtol=1e-4)
+            np.testing.assert_allclose(part.x0, x0, rtol=1e-4)
+
+
+def test_learned_variance_can_be_sampled_with_and_without(tiny_config):
+    fields = {"train__hybrid": 0.001, "sample__sampler": "ddpm"}
+    assert setup.experiment(tiny_config(**fields, sample__variance="learned_range")).steps.log_var is not None
+    assert setup.experiment(tiny_config(**fields)).model.out_channels == 2
+    config = tiny_config(**fields)
+    config.model.out_channels = 1
+    with pytest.raises(UserError, match="config.model: out_channels=1 must be 2, or None"):
+        setup.experiment(config)
+
+
+def test_v_networks_may_start_where_alpha_bar_is_0(tiny_config):
+    config = tiny_config(schedule__name="jsd", train__target="v", train__weighting="min_snr")
+    experiment = setup.experiment(config)
+    assert experiment.schedule.alpha_bars[-1] == 0
+    setup.objective(config, experiment)
 
 
 def test_config_comes_back_from_the_workdir(tiny_config, tmp_path):

@@ -1,3 +1,4 @@
+import re
 from functools import cache, partial
 
 import jax
@@ -8,134 +9,324 @@ import pytest
 
 from diffjax import data, models, schedules
 from diffjax.tasks import generation
-from diffjax.training import ema, setup, state
-from diffjax.training.step import check_batch_size, make_train_step, replicate, split_batch
+from diffjax.training import draws, ema, reports, setup, state
+from diffjax.training.step import NUM_BUCKETS, check_batch_size, make_train_step, put_batches, put_resident, replicate
 
 MODEL = models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
+T = 8
+BATCH = 16
+
+
+def toy_loss(params, batch, t, keys, dropout_key):
+    """A linear fit of noise: every input of a loss matters, and it compiles in no time."""
+    x = batch["image"] / 255
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+    return jnp.mean((x @ params["w"] + params["b"] * t[:, None] / T - noise) ** 2, axis=1)
+
+
+def toy_init(key):
+    w, b = jax.random.normal(key, (2, 4, 3))
+    return {"w": w, "b": b[0]}
+
+
+def images(steps, bad=()):
+    rng = np.random.default_rng(0)
+    batches = [{"image": rng.integers(0, 256, (BATCH, 4)).astype(np.float32)} for _ in range(steps)]
+    for step in bad:
+        batches[step]["image"][5, 2] = np.nan
+    return batches
+
+
+def start(optimizer, num_devices, init=toy_init, ema_decays=(0.9,), timesteps="uniform"):
+    history = draws.empty_history(T) if timesteps == "importance" else None
+    create = partial(state.create, init, optimizer, ema_decays=ema_decays, history=history)
+    options = {"xla_backend_optimization_level": 0}
+    return replicate(jax.jit(create, compiler_options=options)(jax.random.key(0)), jax.devices()[:num_devices])
+
+
+def run(num_devices, batches, *, loss=toy_loss, init=toy_init, ema_decays=(0.9,), **options):
+    """(last state, metrics of each step)."""
+    optimizer, devices = optax.adam(2e-3), jax.devices()[:num_devices]
+    per_dispatch = options.get("steps_per_dispatch", 1)
+    options = {"num_timesteps": T, "batch_size": BATCH, "devices": devices} | options
+    train_step = make_train_step(loss, optimizer, **options)
+    current = start(optimizer, num_devices, init, ema_decays, options.get("timesteps"))
+    dispatches = []
+    for first in range(0, len(batches), per_dispatch):
+        current, metrics = train_step(current, put_batches(batches[first : first + per_dispatch], devices))
+        dispatches.append(jax.device_get(metrics))
+    return current, {name: np.concatenate([m[name] for m in dispatches]) for name in dispatches[0]}
 
 
 @cache
-def initial_parameters():
-    init = jax.jit(partial(setup.init_params, MODEL, (8, 8, 1)), compiler_options={"xla_backend_optimization_level": 0})
-    return jax.device_get(init(jax.random.key(0)))
+def run_unet(num_devices, model=MODEL):
+    """As `run`, for 8 steps."""
+    batches = data.batches(data.digits(), batch_size=BATCH, seed=0)
+    return run(
+        num_devices,
+        [next(batches) for _ in range(8)],
+        loss=generation.loss(schedules.linear(100), model),
+        init=partial(setup.init_params, model, (8, 8, 1)),
+        num_timesteps=100,
+    )
 
 
-def run(num_devices, steps=20):
-    devices = jax.devices()[:num_devices]
-    optimizer = optax.adam(2e-3)
-    loss = generation.loss(schedules.linear(100), MODEL, norm="l2")
-    params = jax.tree.map(jnp.asarray, initial_parameters())
-    current = replicate(state.create(lambda key: params, optimizer, jax.random.key(1)), devices)
-    train_step = make_train_step(loss, optimizer, ema_decay=0.9, devices=devices)
-    batches = data.batches(data.digits(), batch_size=16, seed=0)
-    losses = []
-    for _ in range(steps):
-        current, metrics = train_step(current, split_batch(next(batches), num_devices))
-        losses.append(float(metrics["loss"]))
-    return current, losses
+def assert_close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0} | tolerance)
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_one_device_and_eight_learn_the_same():
-    one, losses_one = run(1)
-    eight, losses_eight = run(8)
-    np.testing.assert_allclose(losses_one, losses_eight, rtol=1e-5)
-    assert losses_one[-1] < losses_one[0]
-    for part in ("params", "ema_params"):
-        for a, b in zip(*(jax.tree.leaves(getattr(s, part)) for s in (one, eight)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+def test_one_device_and_eight_train_the_same_network():
+    (one, metrics_one), (eight, metrics_eight) = (run_unet(count) for count in (1, 8))
+    np.testing.assert_allclose(metrics_one["loss"], metrics_eight["loss"], rtol=1e-5)
+    assert metrics_one["loss"][-1] < metrics_one["loss"][0]
+    assert_close((one.params, one.ema_params), (eight.params, eight.ema_params), atol=1e-5)
     # No device axis, and the same on each.
     assert jax.tree.map(jnp.shape, one.params) == jax.tree.map(jnp.shape, eight.params)
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(eight.params))
 
 
+@pytest.mark.parametrize(
+    ("timesteps", "accumulate"), [("uniform", 1), ("antithetic", 2), ("low_discrepancy", 1), ("importance", 2)]
+)
+def test_one_device_and_eight_agree_to_1e_9_in_float64(x64, timesteps, accumulate):
+    one, metrics_one = run(1, images(12), timesteps=timesteps)
+    eight, metrics_eight = run(8, images(12), timesteps=timesteps, accumulate=accumulate)
+    assert_close(one, eight, atol=1e-9)
+    assert_close(metrics_one, metrics_eight, atol=1e-9)
+    assert one.params["w"].dtype == np.float64
+
+
+@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
+def test_three_steps_a_dispatch_are_three_dispatches(timesteps):
+    singles, metrics = run(2, images(12), timesteps=timesteps)
+    triples, metrics_of_triples = run(2, images(12), timesteps=timesteps, steps_per_dispatch=3)
+    assert_close(singles, triples, rtol=1e-5, atol=1e-6)
+    assert_close(metrics, metrics_of_triples, rtol=1e-5, atol=1e-6)
+    assert int(triples.step) == 12
+
+
+def test_four_micro_batches_are_one_batch():
+    whole, metrics = run(2, images(6))
+    parts, metrics_of_parts = run(2, images(6), accumulate=4)
+    assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+    assert_close(metrics, metrics_of_parts, rtol=1e-5)
+
+
+def test_two_averages_are_two_runs():
+    both, _ = run(1, images(6), ema_decays=(0.2, 0.5))
+    for decay in (0.2, 0.5):
+        alone, _ = run(1, images(6), ema_decays=(decay,))
+        assert_close(both.ema_params[decay], alone.ema_params[decay])
+    assert not np.allclose(both.ema_params[0.2]["w"], both.ema_params[0.5]["w"], rtol=1e-5)
+
+
 def test_step_is_sgd_on_the_mean_gradient_and_ema_follows():
     # A loss with a known gradient: mean over the batch of w·image.
-    def loss(params, batch, keys, dropout_key):
-        return params["w"] * batch["image"].reshape(len(keys), -1).astype(jnp.float32).mean(1)
+    def loss(params, batch, t, keys, dropout_key):
+        return params["w"] * batch["image"][:, 0]
 
     optimizer = optax.sgd(0.5)
-    current = replicate(state.create(lambda key: {"w": jnp.float32(3.0)}, optimizer, jax.random.key(0)), jax.devices())
-    train_step = make_train_step(loss, optimizer, ema_decay=0.5, devices=jax.devices())
-    image = np.arange(16, dtype=np.uint8).reshape(16, 1)
+    current = start(optimizer, 8, lambda key: {"w": jnp.float32(3.0)}, (0.5,))
+    train_step = make_train_step(loss, optimizer, num_timesteps=T, batch_size=16, devices=jax.devices())
+    batch = put_batches([{"image": np.arange(16, dtype=np.float32).reshape(16, 1)}], jax.devices())
     w, average = 3.0, 3.0
     for n in range(3):
-        current, metrics = train_step(current, split_batch({"image": image}, 8))
-        assert float(metrics["loss"]) == pytest.approx(w * 7.5)
-        assert float(metrics["grad_norm"]) == pytest.approx(7.5)
+        current, metrics = train_step(current, batch)
+        assert float(metrics["loss"][0]) == pytest.approx(w * 7.5)
+        assert float(metrics["grad_norm"][0]) == pytest.approx(7.5)
         w -= 0.5 * 7.5
         decay = min(0.5, (1 + n) / (10 + n))
         average = decay * average + (1 - decay) * w
         assert float(current.params["w"]) == pytest.approx(w)
-        assert float(current.ema_params["w"]) == pytest.approx(average)
+        assert float(current.ema_params[0.5]["w"]) == pytest.approx(average)
         assert int(current.step) == n + 1
 
 
 def test_noise_and_timesteps_are_drawn_by_example_anew_each_step():
-    seen = {}
+    def seen(num_devices, accumulate=1):
+        drawn = []
 
-    def loss(params, batch, keys, dropout_key):
-        draws = jax.vmap(jax.random.normal)(keys)
-        jax.debug.callback(
-            lambda *column: seen.update(zip(*map(np.ravel, column), strict=True)), batch["number"], draws
-        )
-        return params["w"] * draws
+        def loss(params, batch, t, keys, dropout_key):
+            noise = jax.vmap(jax.random.normal)(keys)
+            jax.debug.callback(lambda *d: drawn.append(np.transpose(d)), batch["image"][:, 0], t, noise)
+            return params["w"].sum() * noise
 
-    def draws(num_devices):
-        devices = jax.devices()[:num_devices]
-        optimizer = optax.sgd(0.0)
-        current = state.create(lambda key: {"w": jnp.float32(0.0)}, optimizer, jax.random.key(0))
-        current = replicate(current, devices)
-        train_step = make_train_step(loss, optimizer, ema_decay=0.5, devices=devices)
-        steps = []
-        for _ in range(2):
-            seen.clear()
-            current, _ = train_step(current, split_batch({"number": np.arange(8)}, num_devices))
-            jax.effects_barrier()
-            steps.append([seen[number] for number in range(8)])
-        return np.array(steps)
+        numbered = [{"image": np.arange(BATCH, dtype=np.float32).reshape(-1, 1)}] * 2
+        run(num_devices, numbered, loss=loss, accumulate=accumulate)
+        jax.effects_barrier()
+        rows = np.concatenate(drawn)
+        return rows[np.lexsort(rows.T)]
 
-    one, four = draws(1), draws(4)
+    one, four = seen(1), seen(4, accumulate=2)
     np.testing.assert_array_equal(one, four)
-    assert len(np.unique(one)) == 16
+    assert len(np.unique(one[:, 2])) == 2 * BATCH
+
+
+@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
+def test_a_bad_batch_changes_nothing_and_is_counted(timesteps):
+    good, _ = run(1, images(3), timesteps=timesteps)
+    skipped, metrics = run(1, images(5, bad=(3, 4)), timesteps=timesteps)
+    for field in ("params", "ema_params", "opt_state", "history", "key"):
+        assert_close(getattr(skipped, field), getattr(good, field))
+    assert (int(skipped.step), int(skipped.skipped)) == (5, 2)
+    assert metrics["skipped"].tolist() == [0, 0, 0, 1, 2]
+    assert np.isfinite(metrics["loss"]).tolist() == [True] * 3 + [False] * 2
+    # The next good batch ends the row, and trains.
+    after, metrics = run(1, images(6, bad=(3, 4)), timesteps=timesteps)
+    assert metrics["skipped"][-1] == 0
+    assert not np.array_equal(after.params["w"], good.params["w"])
+    report = reports.summarize([metrics])
+    assert report["skipped"] == 2
+    assert report["loss"] == pytest.approx(np.mean(metrics["loss"][[0, 1, 2, 5]]))
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too():
+    def loss(params, batch, t, keys, dropout_key):
+        return jnp.sqrt(jnp.abs(params["w"].sum())) * batch["image"][:, 0]
+
+    zeros = {"w": jnp.zeros(2)}
+    end, metrics = run(1, images(1), loss=loss, init=lambda key: zeros)
+    assert metrics["loss"][0] == 0
+    assert metrics["skipped"][0] == 1
+    assert_close(end.params, zeros)
+
+
+@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
+def test_the_loss_by_part_of_the_schedule(timesteps):
+    def loss(params, batch, t, keys, dropout_key):
+        return 0 * params["w"].sum() + 1.0 + t
+
+    _, metrics = run(1, images(40), loss=loss, timesteps=timesteps)
+    np.testing.assert_allclose(metrics["bucket_loss"].sum(1) / BATCH, metrics["loss"], rtol=1e-5)
+    report = reports.summarize([{name: column[:15] for name, column in metrics.items()},
+                                {name: column[15:] for name, column in metrics.items()}])  # fmt: skip
+    # Mean of 1 + t over t = 0, 1; 2, 3; …
+    found = [report[f"loss_t{n}"] for n in range(NUM_BUCKETS)]
+    np.testing.assert_allclose(found, [1.5, 3.5, 5.5, 7.5], atol=0.15)
+    assert report["loss"] == pytest.approx(4.5, abs=0.4)
+    assert report.keys() == {"skipped", "loss", "grad_norm", *(f"loss_t{n}" for n in range(NUM_BUCKETS))}
+
+
+def test_a_report_of_skipped_steps_alone():
+    bad = {"loss": np.array([np.nan]), "grad_norm": np.array([np.nan]), "skipped": np.array([1]),
+           "bucket_loss": np.full((1, 4), np.nan), "bucket_weight": np.ones((1, 4))}  # fmt: skip
+    assert reports.summarize([bad]) == {"skipped": 1.0}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(accumulate):
+    optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
+    for timesteps in ("uniform", "importance"):
+        train_step = make_train_step(
+            toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
+            timesteps=timesteps, accumulate=accumulate,
+        )  # fmt: skip
+        current = start(optimizer, 2, timesteps=timesteps)
+        program = train_step.lower(current, put_batches(images(1), devices)).compile().as_text()
+        assert not re.findall(r"= .*\b(?:all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", program)
+        (result,) = re.findall(r"= (.*)\ball-reduce(?:-start)?\(", program)
+        sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in re.findall(r"f32\[([\d,]*)\]", result)]
+        assert sum(sizes) == 4 * 3 + 3 + BATCH
+        assert result.count("[") == len(sizes)
+
+
+def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
+    optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
+    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+    current = start(optimizer, 2)
+    batches = [put_batches([batch], devices) for batch in images(4)]
+    current, _ = train_step(current, batches[0])
+    with jax.transfer_guard("disallow"):
+        for batch in batches[1:]:
+            current, metrics = train_step(current, batch)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            train_step(current, jax.tree.map(np.zeros_like, batch))
+    assert np.isfinite(metrics["loss"]).all()
 
 
 def test_state_is_consumed():
-    optimizer = optax.sgd(0.1)
-    current = replicate(state.create(lambda key: {"w": jnp.ones(4)}, optimizer, jax.random.key(0)), jax.devices())
-    train_step = make_train_step(
-        lambda params, batch, keys, dropout_key: jnp.sum(params["w"]) * jnp.ones(len(keys)),
-        optimizer, ema_decay=0.5, devices=jax.devices(),
-    )  # fmt: skip
-    train_step(current, split_batch({"image": np.zeros((8, 1))}, 8))
+    optimizer = optax.adam(1e-3)
+    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=jax.devices())
+    current = start(optimizer, 8)
+    train_step(current, put_batches(images(1), jax.devices()))
     assert current.params["w"].is_deleted()
-    assert current.ema_params["w"].is_deleted()
+    assert current.ema_params[0.9]["w"].is_deleted()
 
 
-def test_every_device_and_step_has_a_dropout_key_of_its_own():
+@pytest.mark.parametrize("steps_per_dispatch", [1, 3])
+def test_resident_data_draws_its_batches_inside(steps_per_dispatch):
+    everything = np.random.default_rng(1).random((50, 4)).astype(np.float32)
+
+    def choose(data, key, step, n):
+        return jax.tree.map(lambda column: column[(7 * step + 3 * n) % len(column)], data)
+
+    batches = [{"image": everything[(7 * step + 3 * np.arange(BATCH)) % 50]} for step in range(6)]
+    given, metrics_given = run(2, batches)
+
+    optimizer, devices = optax.adam(2e-3), jax.devices()[:2]
+    train_step = make_train_step(
+        toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
+        steps_per_dispatch=steps_per_dispatch, draw_batch=choose,
+    )  # fmt: skip
+    current, resident = start(optimizer, 2), put_resident({"image": everything}, devices)
+    losses = []
+    for _ in range(0, 6, steps_per_dispatch):
+        current, metrics = train_step(current, resident)
+        losses += metrics["loss"].tolist()
+    assert_close(current, given, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(losses, metrics_given["loss"], rtol=1e-5)
+    assert not resident[0]["image"].is_deleted()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_bfloat16_arithmetic_trains_float32_parameters():
+    _, metrics_single = run_unet(1)
+    half, metrics_half = run_unet(1, model=MODEL.clone(dtype=jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves((half.params, half.ema_params))} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.opt_state)} == {np.dtype(np.float32), np.dtype(np.int32)}
+    np.testing.assert_allclose(metrics_half["loss"], metrics_single["loss"], rtol=0.02)
+    assert not np.array_equal(metrics_half["loss"], metrics_single["loss"])
+
+
+def test_every_device_step_and_micro_batch_has_a_dropout_key_of_its_own():
     seen = []
 
-    def loss(params, batch, keys, dropout_key):
+    def loss(params, batch, t, keys, dropout_key):
         jax.debug.callback(lambda bits: seen.append(tuple(np.ravel(bits))), jax.random.key_data(dropout_key))
-        return params["w"] * jnp.ones(len(keys))
+        return params["w"].sum() * jnp.ones(len(keys))
 
-    optimizer = optax.sgd(0.0)
-    current = replicate(state.create(lambda key: {"w": jnp.ones(())}, optimizer, jax.random.key(0)), jax.devices())
-    train_step = make_train_step(loss, optimizer, ema_decay=0.5, devices=jax.devices())
-    for _ in range(2):
-        current, _ = train_step(current, split_batch({"image": np.zeros((8, 1))}, 8))
+    run(8, images(2), loss=loss, accumulate=2)
     jax.effects_barrier()
-    assert len(seen) == len(set(seen)) == 16
+    assert len(seen) == len(set(seen)) == 32
 
 
 def test_ema_warms_up_from_the_parameters():
     assert [float(ema.decay_at(jnp.int32(n), 0.999)) for n in (0, 90)] == pytest.approx([0.1, 0.91])
     assert float(ema.decay_at(jnp.int32(10**6), 0.999)) == pytest.approx(0.999)
-    fresh = state.create(lambda key: {"w": jnp.full(3, 2.0)}, optax.adam(1.0), jax.random.key(0))
-    np.testing.assert_array_equal(fresh.ema_params["w"], fresh.params["w"])
+    fresh = start(optax.adam(1.0), 1, ema_decays=(0.9, 0.99))
+    for average in fresh.ema_params.values():
+        assert_close(average, fresh.params)
 
 
-@pytest.mark.parametrize(("size", "devices"), [(12, 8), (0, 1), (-8, 8)])
-def test_batch_that_cannot_be_shared_out(size, devices):
-    with pytest.raises(ValueError, match=f"batch_size={size} must be a positive multiple of the {devices} devices"):
-        check_batch_size(size, devices)
+@pytest.mark.parametrize(
+    ("size", "devices", "accumulate", "words"),
+    [
+        (12, 8, 1, "batch_size=12 must be a positive multiple of the 8 devices$"),
+        (0, 1, 1, "batch_size=0 must"),
+        (-8, 8, 1, "batch_size=-8 must"),
+        (24, 8, 2, "batch_size=24 must be a positive multiple of the 8 devices times accumulate=2"),
+        (24, 8, 0, "accumulate=0 must be ≥ 1"),
+    ],
+)
+def test_batch_that_cannot_be_shared_out(size, devices, accumulate, words):
+    with pytest.raises(ValueError, match=words):
+        check_batch_size(size, devices, accumulate)
+
+
+def test_batch_of_another_size_than_said():
+    with pytest.raises(ValueError, match=r"a device was given \[8\] examples; its share of batch_size=32 is 16"):
+        run(2, images(1), batch_size=32)
