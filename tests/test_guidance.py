@@ -114,6 +114,25 @@ def test_the_way_back(kind):
     np.testing.assert_allclose(guidance.to_x0(predict, SCHEDULE)(x, T), x0, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("variance", [None, "learned_range", "learned"])
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+def test_one_belief_in_whatever_way_it_is_said(x64, target, variance):
+    x = draw()
+    eps = jnp.cos(x)
+    said = process.convert(SCHEDULE, x, T, eps, given="eps", wanted=target)
+    tail = [] if variance is None else [jnp.full_like(x, 0.4)]
+    net = jax.tree_util.Partial(lambda answer, x, t: answer, jnp.concatenate([said, *tail], axis=-1))
+    predict = guidance.from_target(net, SCHEDULE, target, variance=variance)
+    heard = predict(x, T)
+    if (target, variance) == ("eps", None):
+        assert predict is net
+    else:
+        np.testing.assert_allclose(heard.eps, eps, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(heard.x0, process.predict_x0(SCHEDULE, x, T, eps), rtol=1e-9, atol=1e-12)
+    if variance is not None:
+        np.testing.assert_allclose(heard.log_var_frac, {"learned_range": 0.7, "learned": 0.4}[variance], rtol=1e-6)
+
+
 @pytest.mark.usefixtures("x64")
 def test_split_variance():
     x = draw()
@@ -282,6 +301,7 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
         (lambda: guidance.split_variance(NET, SCHEDULE)(X, 0), r"4 channels for the 2 of x; this one gave shape \(3, 4, 2\)"),
         (lambda: guidance.split_variance(guidance.from_v(NET, SCHEDULE), SCHEDULE)(X, 0), "returned a Prediction"),
         (lambda: guidance.split_variance(NET, SCHEDULE, "fixed"), "kind='fixed' is not one of 'learned_range', 'learned'"),
+        (lambda: guidance.from_target(NET, SCHEDULE, "score"), "target='score' is not one of 'eps', 'x0', 'v'"),
         (lambda: guidance.split_variance(NET, SCHEDULE, given="score"), "given='score' is not one of 'eps', 'x0', 'v'"),
         (lambda: guidance.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
         (lambda: guidance.with_noise_level(NET, SCHEDULE)(X, 100), "allowed is -1 … 99"),

@@ -41,10 +41,10 @@ def load(folder: Path) -> Pretrained:
     params = mapping.to_params(table, state, str(path))
     schedule, settings = configs.read_scheduler(scheduler / "scheduler_config.json")
     learned = settings.variance in ("learned", "learned_range")
-    if (model.out_channels == 2 * channels) != learned or (learned and settings.target != "eps"):
+    if (model.out_channels == 2 * channels) != learned:
         raise UserError(
             f"{folder}: a network with {model.out_channels} channels for images of {channels}, with variance_type "
-            f"{settings.variance!r} and target {settings.target!r}, is not one that can be sampled from here"
+            f"{settings.variance!r}, is not one that can be sampled from here"
         )
     return Pretrained(
         model=model,

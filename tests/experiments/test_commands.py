@@ -116,7 +116,8 @@ def test_reconstruct(workdir, command, capsys):
     config = setup.load_config(workdir)
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+    predict = models.predictor(experiment.model, params)
     _, held_out = data.split(data.digits(), config.data.holdout, config.seed)
     images = np.stack([held_out[n]["image"] for n in range(9)]) / 255
     back = latents.reconstruct(experiment.schedule, predict, (2 * images - 1).astype(np.float32), num_steps=4)
@@ -146,6 +147,7 @@ def test_benchmark_of_the_pipeline(command, capsys, tmp_path):
         ("sample", ["--steps", 21], "error: config.sample.steps: num_steps=21 is out of range: allowed is 1 … 20"),
         ("sample", ["--eta", 1.5], "error: config.sample: eta=1.5"),
         ("sample", ["--sampler", "ddpm", "--eta", 0.5], "error: config.sample: eta=0.5 means nothing to 'ddpm'"),
+        ("sample", ["--label", 3], "error: --label=3: this network has no classes"),
         ("sample", ["--num", 0], "error: --num=0 must be ≥ 1"),
         ("sample", ["--sampler", "dpm"], "argument --sampler: invalid choice: 'dpm'"),
         ("sample", ["--workdir", "nowhere"], "error: nowhere/config.json is not there"),

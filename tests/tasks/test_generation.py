@@ -90,9 +90,18 @@ def test_dropout_is_on_in_training(dropout):
     rng = np.random.default_rng(0)
     params = tree.unflatten([rng.normal(scale=0.1, size=leaf.shape).astype(np.float32) for leaf in leaves])
     batch = {"image": np.zeros((2, 4, 4, 1), np.uint8)}
-    per_example = jax.jit(generation.loss(SCHEDULE, model, norm="l2"))
-    a, b = (per_example(params, batch, keys, jax.random.key(n)) for n in range(2))
+    per_example = jax.jit(generation.loss(SCHEDULE, model))
+    a, b = (per_example(params, batch, jnp.array([3, 40]), keys, jax.random.key(n)) for n in range(2))
     assert (np.max(np.abs(a - b)) > 1e-4) == (dropout > 0)
+
+
+def test_labels_of_samples():
+    numbers = np.arange(3, 8)
+    unconditional, of_classes = dj.models.UNet(), dj.models.UNet(num_classes=5)
+    assert generation.labels(unconditional, numbers) == {}
+    assert generation.labels(of_classes, numbers)["label"].tolist() == [3, 4, 0, 1, 2]
+    assert generation.labels(of_classes, numbers, 4)["label"].tolist() == [4] * 5
+    assert generation.labels(of_classes, numbers)["label"].dtype == np.int32
 
 
 def test_images_are_clipped_samples_in_uint8():
