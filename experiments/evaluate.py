@@ -57,7 +57,7 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
     config.sample.update(dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": steps, "eta": 0.0})
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        step, params = checkpoints.latest_step, checkpoints.restore_params(experiment.params_shape)
+        step, params = checkpoints.restore_params(experiment.params_shape)
     predict = models.predictor(experiment.model, params)
     shape = experiment.image_shape
     images = generation.images(

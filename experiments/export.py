@@ -26,7 +26,7 @@ def main() -> None:
         config = setup.load_config(args.workdir)
         experiment = setup.experiment(config)
         with Checkpoints(args.workdir) as checkpoints:
-            params = checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
+            _, params = checkpoints.restore_params(experiment.params_shape, ema=not args.raw)
         # The grid and the clipping that this library samples with; DDPM's variance as sample.py has it.
         settings = interop.Settings(variance=config.sample.variance or "fixed_small", grid=config.sample.grid)
         print(

@@ -55,7 +55,8 @@ def reconstruct(workdir: Path, *, num: int, steps: list[int]) -> dict[int, float
         raise UserError(f"--num={num}: allowed is 8 … {len(source)}, the images there are")
     x = generation.normalize(jnp.stack([prepare(source[n]["image"]) for n in range(num)]))
     with Checkpoints(workdir) as checkpoints:
-        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+        _, params = checkpoints.restore_params(experiment.params_shape)
+    predict = models.predictor(experiment.model, params)
 
     errors, rows = {}, [np.asarray(x[:8])]
     for count in steps:

@@ -2,7 +2,7 @@
 
 python experiments/train.py --config configs/digits.py --workdir runs/digits [--config.train.steps=2000 …]
 
-The same command again goes on from the last checkpoint.
+The same command again goes on from the last checkpoint, after an end of any kind.
 """
 
 import sys
@@ -12,8 +12,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from diffjax import models
-from diffjax.errors import UserError
+from diffjax import launch, models
+from diffjax.errors import writing
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.flags import parse_flags
@@ -21,6 +21,11 @@ from diffjax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.x=y sets a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to WORKDIR/profile.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes that JAX finds: TPU pod, SLURM, ….")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Elsewhere: HOST:PORT of process 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "Elsewhere: how many processes there are.")
+PROCESS_ID = flags.DEFINE_integer("process-id", None, "Elsewhere: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -28,14 +33,25 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)  # orbax tells of every file
-    try:
-        state = train(CONFIG.value, WORKDIR.value)
-        experiment = setup.experiment(CONFIG.value)
+    with launch.reporting():
+        launch.start(
+            distributed=DISTRIBUTED.value,
+            coordinator=COORDINATOR.value,
+            num_processes=NUM_PROCESSES.value,
+            process_id=PROCESS_ID.value,
+        )
+        config, workdir = CONFIG.value, WORKDIR.value
+        state = train(config, workdir, profile=PROFILE.value)
+        if jax.process_index() != 0:
+            return
+        if (step := int(state.step)) < config.train.steps:
+            print(f"stopped after step {step}, which is saved; the same command goes on from there")
+            return
+        experiment = setup.experiment(config)
         predict = models.predictor(experiment.model, jax.device_get(state.ema_params))
-        for path in generation.write_pictures(experiment.schedule, predict, experiment.image_shape, WORKDIR.value):
-            print(path)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        with writing(workdir):
+            for path in generation.write_pictures(experiment.schedule, predict, experiment.image_shape, workdir):
+                print(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -15,73 +16,111 @@ from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup, state
 from diffjax.training.checkpoints import Checkpoints
-from diffjax.training.metrics import MetricWriter
-from diffjax.training.step import make_train_step, replicate, split_batch
+from diffjax.training.metrics import MetricWriter, check_wandb
+from diffjax.training.preemption import Preemption
+from diffjax.training.profiling import Profiler
+from diffjax.training.step import all_devices, make_train_step, replicate, split_batch
+from diffjax.training.workdir import locked
 
 _PREVIEWS = 64
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True) -> state.TrainState:
-    """Trains to `config.train.steps` in `workdir`, going on from the newest checkpoint there if there is one.
+def train(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True, profile: bool = False
+) -> state.TrainState:
+    """Trains to `config.train.steps` in `workdir`, going on from the newest checkpoint there that can be read.
 
     Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
-    under `samples/`. The same config and the same number of devices give bit-equal parameters, stopped or not.
+    under `samples/`. The same config and the same number of devices give bit-equal parameters, stopped or not. SIGTERM
+    and SIGINT end the step under way and save: the state returned is then short of `config.train.steps`.
+
+    Among several processes (`launch.start`) each calls this with the same arguments. `workdir` is a folder that all of
+    them see; the first alone writes, but for its part of the checkpoints.
+
+    Args:
+      config: the experiment.
+      workdir: made if it is not there; one run at a time holds it.
+      progress: a progress bar.
+      profile: also trace a few steps, after those that compile, to `workdir/profile`.
 
     Raises:
-      UserError: a config that cannot be, a workdir of another config, an unreadable checkpoint (before any training),
-        or a loss that is not finite.
+      UserError: before any training, a config that cannot be, a workdir that is another run's or cannot be written, or
+        checkpoints none of which can be read; later, a loss that is not finite, or a checkpoint that cannot be written.
     """
-    workdir, devices = Path(workdir), jax.local_devices()
+    workdir, devices, first = Path(workdir), all_devices(), jax.process_index() == 0
     experiment = setup.experiment(config)
     training = setup.training(config, experiment.image_shape, len(devices))
-    setup.save_config(config, workdir)
-
-    init = partial(setup.init_params, experiment.model, experiment.image_shape)
-    with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
-        # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        create = jax.jit(partial(state.create, init, training.optimizer), compiler_options=options)
-        current, position = replicate(create(jax.random.key(config.seed)), devices), None
-        if checkpoints.latest_step is not None:
-            current, position = checkpoints.restore(current)
-        start = int(current.step)
-        batches = data.batches(
-            training.source,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            prepare=training.prepare,
-            start=position,
-            workers=config.data.workers,
-        )
-        train_step = make_train_step(
-            generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
-            training.optimizer,
-            ema_decay=config.train.ema_decay,
-            devices=devices,
-        )
-        with (
-            MetricWriter(workdir, step=start) as writer,
-            tqdm(total=config.train.steps, initial=start, unit="step", desc="training", disable=not progress) as bar,
-        ):
-            if start:
-                bar.write(f"going on from step {start}")
-            report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
-            for step in range(start + 1, config.train.steps + 1):
-                current, metrics = train_step(current, split_batch(next(batches), len(devices)))
-                report.add(step, metrics)
-                last = step == config.train.steps
-                if last or step % config.train.checkpoint_every == 0:
-                    report.flush()
-                    checkpoints.save(current, batches.get_state())
-                if step % config.train.sample_every == 0 and not last:
-                    report.flush()
-                    predict = models.predictor(experiment.model, current.ema_params)
-                    ((_, images),) = generation.images(
-                        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
-                    )
-                    viz.save_png(workdir / "samples" / f"step_{step:07d}.png", viz.grid(images, columns=8))
-                    report.restart_clock()
+    check_wandb(config.train.wandb)
+    with Preemption() as preemption, locked(workdir):
+        if first:
+            setup.save_config(config, workdir)
+        with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
+            current, position = _start(config.seed, experiment, training, checkpoints)
+            start = int(current.step)
+            batches = data.batches(
+                training.source,
+                batch_size=config.train.batch_size,
+                seed=config.seed,
+                prepare=training.prepare,
+                start=position,
+                workers=config.data.workers,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            train_step = make_train_step(
+                generation.loss(experiment.schedule, experiment.model, norm=config.train.loss),
+                training.optimizer,
+                ema_decay=config.train.ema_decay,
+                devices=devices,
+            )
+            with (
+                MetricWriter(workdir, step=start, wandb=config.train.wandb, config=config.to_dict()) as writer,
+                Profiler(workdir / "profile" if profile and first else None) as profiler,
+                tqdm(
+                    total=config.train.steps, initial=start, unit="step", desc="training",
+                    disable=not (progress and first),
+                ) as bar,
+            ):  # fmt: skip
+                if start:
+                    bar.write(f"going on from step {start}")
+                report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
+                for step in range(start + 1, config.train.steps + 1):
+                    with profiler.step(step):
+                        current, metrics = train_step(current, split_batch(next(batches), jax.local_device_count()))
+                    report.add(step, metrics)
+                    stop = preemption.reached(range(step, step + 1)) or step == config.train.steps
+                    if stop or step % config.train.checkpoint_every == 0:
+                        report.flush()
+                        checkpoints.save(current, batches.get_state())
+                    if stop:
+                        break
+                    if step % config.train.sample_every == 0 and first:
+                        report.flush()
+                        _draw(experiment, current.ema_params, workdir / "samples" / f"step_{step:07d}.png")
+                        report.restart_clock()
     return current
+
+
+def _start(seed: int, experiment, training, checkpoints: Checkpoints) -> tuple[state.TrainState, dict | None]:
+    """(state, data position) to begin with: fresh, or of the newest checkpoint."""
+    init = partial(setup.init_params, experiment.model, experiment.image_shape)
+    # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    create = jax.jit(partial(state.create, init, training.optimizer), compiler_options=options)
+    fresh = replicate(create(jax.random.key(seed)), jax.local_devices())
+    return (fresh, None) if checkpoints.latest_step is None else checkpoints.restore(fresh)
+
+
+def _draw(experiment, params, path: Path) -> None:
+    """A grid of samples; a disk that does not take it is warned of."""
+    predict = models.predictor(experiment.model, params)
+    ((_, images),) = generation.images(
+        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
+    )
+    try:
+        viz.save_png(path, viz.grid(images, columns=8))
+    except OSError as error:
+        warnings.warn(f"cannot write {path}: {error.strerror}; training goes on", stacklevel=2)
 
 
 class _Report:
@@ -111,6 +150,7 @@ class _Report:
         """
         if self._pending is None:
             return
+        self._checkpoints.check()
         step, metrics = self._pending
         self._pending = None
         values = {name: float(value) for name, value in metrics.items()}

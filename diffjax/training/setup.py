@@ -15,7 +15,7 @@ import optax
 from flax import linen as nn
 
 from diffjax import data, losses, models, samplers, schedules, timesteps
-from diffjax.errors import UserError, naming
+from diffjax.errors import UserError, naming, writing
 from diffjax.models.unet import check_size
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
@@ -70,6 +70,7 @@ _FREE_FIELDS = (
     "train.keep",
     "train.log_every",
     "train.sample_every",
+    "train.wandb",
     "sample",
 )
 """May change when a run goes on: they do not touch what is learned."""
@@ -219,10 +220,11 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
             raise UserError(
                 f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(given, indent=2) + "\n")
-    part.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(given, indent=2) + "\n")
+        part.replace(path)
 
 
 def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:

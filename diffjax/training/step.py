@@ -27,6 +27,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """(state, batch split by `split_batch`) → (next state, {"loss", "grad_norm"}), one optimizer step.
 
+    `devices` are those of all processes (`all_devices`); each process passes its state, replicated over its own
+    devices, and its own share of the global batch, split over them.
+
     The n-th example of the global batch draws from the n-th child of the step's key, whatever device it is on; only
     dropout masks depend on the number of devices. Gradients and metrics are means over the global batch. Pass the
     state through `replicate` once; each call consumes the state it is given.
@@ -55,6 +58,11 @@ def make_train_step(
         return next_state, {"loss": value, "grad_norm": optax.tree.norm(gradients)}
 
     return jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=devices)
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of every process, process by process: the order in which the step counts them."""
+    return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
 
 
 def replicate(state: TrainState, devices: list[jax.Device]) -> TrainState:
