@@ -126,8 +126,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 
 
 def init_params(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:
-    """Fresh parameters of a model for images `[H, W, C]`."""
-    return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32))["params"]
+    """Fresh parameters of a model for images `[H, W, C]`: float32, or float64 for a model that computes in it."""
+    params = model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32))["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, model.dtype)), params)
 
 
 def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], num_devices: int) -> Training:
