@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import jax
+from absl import logging
 
 from diffjax.errors import UserError
 
@@ -40,13 +41,14 @@ def start(
       UserError: no such cluster, flags that do not go together, or the others do not come.
     """
     warnings.formatwarning = _one_line
+    logging.set_verbosity(
+        logging.FATAL
+    )  # orbax prints pages on each file, and on each error that is told here in a line
     use_compilation_cache()
     given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
     if any(value is not None for value in given.values()):
         if missing := [flag for flag, value in given.items() if value is None]:
-            raise UserError(
-                f"{', '.join(missing)} missing: --coordinator, --num-processes and --process-id go together"
-            )
+            raise UserError(f"{missing[0]} is missing: --coordinator, --num-processes and --process-id go together")
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process-id={process_id}: allowed is 0 … {num_processes - 1}")
         if not coordinator.rpartition(":")[0] or not coordinator.rpartition(":")[2].isdecimal():
@@ -148,6 +150,5 @@ def _cpu() -> str:
 
 
 def _one_line(message, category, filename, lineno, line=None) -> str:
-    return (
-        f"warning: {message}\n" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: {message}\n"
-    )
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}, "
+    return f"{where}warning: {message}\n"

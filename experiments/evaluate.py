@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffjax import data, evaluation, models
+from diffjax import data, evaluation, launch, models
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    launch.start()
     try:
         result = evaluate(args.workdir, num=args.num, steps=args.steps, seed=args.seed)
     except UserError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import latents, models, viz
+from diffjax import latents, launch, models, viz
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=200, help="how many images")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50, 100, 200, 500, 1000])
     args = parser.parse_args()
+    launch.start()
     try:
         errors = reconstruct(Path(args.workdir), num=args.num, steps=args.steps)
     except UserError as error:

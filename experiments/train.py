@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from diffjax import launch, models
@@ -32,7 +32,6 @@ def main(argv: list[str]) -> None:
     """Trains and samples."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     with launch.reporting():
         launch.start(
             distributed=DISTRIBUTED.value,

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import textwrap
 import warnings
 import zlib
 from pathlib import Path
@@ -227,6 +228,6 @@ def _checksum_of_json(value: Any) -> int:
 def _reason(error: Exception) -> str:
     """The gist of an error in one line; TensorStore writes pages around it."""
     text = str(error).strip() or type(error).__name__
-    if found := re.search(r"\[OS error \d+: \w+ ([^\]]+)\]", text):
-        return found[1]
-    return getattr(error, "strerror", None) or text.splitlines()[0]
+    if found := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(found[1]))
+    return getattr(error, "strerror", None) or textwrap.shorten(text.splitlines()[0], 200, placeholder=" …")

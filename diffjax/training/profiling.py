@@ -29,7 +29,7 @@ class Profiler:
             self._stop()
         elif self._folder is not None and self._count <= _WARM_UP:
             warnings.warn(
-                f"no profile: only {self._count} steps were done, tracing begins after {_WARM_UP}", stacklevel=2
+                f"no profile: {self._count} steps were done, and tracing begins after {_WARM_UP}", stacklevel=2
             )
 
     @contextlib.contextmanager

@@ -30,13 +30,13 @@ def locked(workdir: str | os.PathLike):
     path = Path(workdir) / "lock"
     with writing(workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("ab+", buffering=0)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode().strip() or "another process"
             raise UserError(f"{workdir} is in use by {holder}: stop that run, or give another --workdir") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -44,8 +44,7 @@ def locked(workdir: str | os.PathLike):
             warnings.warn(f"{path} cannot be locked on this file system: see that no other run uses it", stacklevel=3)
         with writing(path):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         try:
             yield
         finally:
