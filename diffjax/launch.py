@@ -92,14 +92,13 @@ def reporting():
     except BaseException:
         if jax.process_count() == 1:
             raise
-        traceback.print_exc()
-        _end()
+        _end(traceback.format_exc())
 
 
-def _end(*message: str) -> None:
-    print(*message, file=sys.stderr, end="\n" if message else "")
+def _end(message: str) -> None:
     if jax.process_count() == 1:
-        sys.exit(1)
+        sys.exit(message)
+    print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -12,6 +12,12 @@ settings.register_profile("diffjax", deadline=None, max_examples=50)
 settings.load_profile("diffjax")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Processes that tests start keep their compiled programs to the tests."""
+    os.environ["DIFFJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "compiled")
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""

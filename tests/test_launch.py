@@ -69,10 +69,9 @@ def test_processes_that_cannot_be_joined(flags, words, monkeypatch):
         launch.start(**launch.processes(parser.parse_args(flags)))
 
 
-def test_errors_of_a_person_are_one_line(capsys):
+def test_errors_of_a_person_are_one_line():
     with pytest.raises(SystemExit) as caught, launch.reporting():
         raise UserError("config.train.steps: 0")
-    assert caught.value.code == 1
-    assert capsys.readouterr().err == "error: config.train.steps: 0\n"
+    assert caught.value.code == "error: config.train.steps: 0"
     with pytest.raises(KeyError), launch.reporting():
         {}["x"]

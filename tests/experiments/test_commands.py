@@ -114,7 +114,8 @@ def test_reconstruct(workdir, command, capsys):
     config = setup.load_config(workdir)
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        predict = models.predictor(experiment.model, checkpoints.restore_params(experiment.params_shape))
+        _, params = checkpoints.restore_params(experiment.params_shape)
+    predict = models.predictor(experiment.model, params)
     _, held_out = data.split(data.digits(), config.data.holdout, config.seed)
     images = np.stack([held_out[n]["image"] for n in range(9)]) / 255
     back = latents.reconstruct(experiment.schedule, predict, (2 * images - 1).astype(np.float32), num_steps=4)

@@ -76,6 +76,7 @@ def _train(config: str, workdir: str, options: dict) -> None:
         setattr(sys, name, os.fdopen(number, "w", buffering=1))
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options['devices']}"
     jax.config.update("jax_enable_x64", options["x64"])
+    jax.config.update("jax_disable_most_optimizations", True)
     with launch.reporting():
         launch.start(**options["processes"])
         assert jax.local_device_count() == options["devices"]

@@ -21,11 +21,13 @@ from diffjax.training.loop import train
 ROOT = Path(__file__).parents[2]
 STEPS = 60
 
+# On one worker, so that one run is finished, and compiled, for all.
+pytestmark = pytest.mark.xdist_group("resume")
+
 
 @pytest.fixture(autouse=True)
-def compilation_cache(tmp_path_factory, monkeypatch):
-    # Compiled programs are shared between the runs; the fork server takes this environment along.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "compilation_cache"))
+def environment(monkeypatch):
+    # The runs share all that is compiled; the fork server takes this environment along.
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("XLA_FLAGS", "")
 
@@ -99,12 +101,12 @@ def test_killed_at_random_moments_it_ends_bit_equal(whole, tmp_path, make_config
     def count_reports():
         return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
 
-    for number, moment in enumerate(np.sort(rng.integers(1, STEPS - 5, kills))):
+    for number, moment in enumerate(np.sort(rng.integers(1, STEPS - 20, kills + 1))):
         with Run(make_config(), workdir) as run:
             assert wait_until(lambda: count_reports() >= moment or not run.is_alive())  # noqa: B023
             wait_until(lambda: False, rng.uniform(0, 0.02))  # in the middle of a step, or while it saves
             assert run.is_alive(), run.output
-            if number == 0:  # asked first
+            if number == 0:  # once it is asked to stop
                 run.terminate()
                 assert run.wait() == 0, run.output
                 stopped = int(re.search(r"finished at step (\d+)", run.output)[1])
@@ -134,7 +136,7 @@ def test_from_one_device_to_four_in_float64(tmp_path, make_config):
 
 
 def test_two_processes_are_one_run_and_end_together(tmp_path, make_config):
-    config = make_config(train__steps=40)
+    config = make_config(train__steps=20)
     workdir = tmp_path / "two"
 
     def start():
@@ -150,7 +152,7 @@ def test_two_processes_are_one_run_and_end_together(tmp_path, make_config):
         second.kill()
         assert first.wait(60) not in (0, None)
         assert "error: another process of this run seems to have ended" in first.output
-        assert "step 40" not in first.output
+        assert "step 20" not in first.output
     first, second = start()
     with first, second:
         assert first.wait() == second.wait() == 0, first.output + second.output
