@@ -81,7 +81,7 @@ def train(
                     disable=not (progress and first),
                 ) as bar,
             ):  # fmt: skip
-                if start:
+                if start and first:
                     bar.write(f"going on from step {start}")
                 report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
                 for step in range(start + 1, config.train.steps + 1):
