@@ -78,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "sample_every": 1000,
                 "checkpoint_every": 500,
                 "keep": 2,
+                "wandb": placeholder(str),
             },
             "sample": {
                 "sampler": "ddim",

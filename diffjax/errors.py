@@ -17,3 +17,12 @@ def naming(field: str):
         yield
     except ValueError as error:
         raise UserError(f"{field}: {error}") from error
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turns an `OSError` raised inside into a `UserError`: a full disk, a folder that is not writable."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or path}: {error.strerror or error}") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffjax import data, evaluation
+from diffjax import data, evaluation, launch
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    launch.start()
     try:
         result = evaluate(args.workdir, num=args.num, steps=args.steps, seed=args.seed)
     except UserError as error:
@@ -57,8 +58,7 @@ def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
     config.sample.update(dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": steps, "eta": 0.0})
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        step = checkpoints.latest_step
-        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+        step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
     def predict(numbers):
         return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers))

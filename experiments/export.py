@@ -26,7 +26,8 @@ def main() -> None:
         config = setup.load_config(args.workdir)
         experiment = setup.experiment(config)
         with Checkpoints(args.workdir) as checkpoints:
-            params = checkpoints.restore_params(experiment.params_shape, ema=None if args.raw else experiment.ema_decay)
+            decay = None if args.raw else experiment.ema_decay
+            _, params = checkpoints.restore_params(experiment.params_shape, ema=decay)
         # The grid and the clipping that this library samples with; DDPM's variance as sample.py has it, but diffusers
         # takes a network that predicts one for no other.
         variance = "learned_range" if experiment.learns_variance else config.sample.variance or "fixed_small"

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import latents, viz
+from diffjax import latents, launch, viz
 from diffjax.errors import UserError
 from diffjax.tasks import generation
 from diffjax.training import setup
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=200, help="how many images")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50, 100, 200, 500, 1000])
     args = parser.parse_args()
+    launch.start()
     try:
         errors = reconstruct(Path(args.workdir), num=args.num, steps=args.steps)
     except UserError as error:
@@ -55,13 +56,10 @@ def reconstruct(workdir: Path, *, num: int, steps: list[int]) -> dict[int, float
         raise UserError(f"--num={num}: allowed is 8 … {len(source)}, the images there are")
     x = generation.normalize(jnp.stack([prepare(source[n]["image"]) for n in range(num)]))
     with Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
-    labels = (
-        {}
-        if experiment.model.num_classes is None
-        else {"label": jnp.array([source[n]["label"] for n in range(num)], jnp.int32)}
-    )
-    predict = setup.predictor(experiment, params, **labels)
+        _, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+    labels = [source[n]["label"] for n in range(num)]
+    condition = {} if experiment.model.num_classes is None else {"label": jnp.array(labels, jnp.int32)}
+    predict = setup.predictor(experiment, params, **condition)
 
     errors, rows = {}, [np.asarray(x[:8])]
     for count in steps:

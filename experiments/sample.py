@@ -13,7 +13,6 @@ what the file does not say is given by --option, as in `--option diffusion_steps
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
-from diffjax import interop, models, sampling, viz
+from diffjax import interop, launch, models, sampling, viz
 from diffjax.errors import UserError, naming
 from diffjax.steps import Steps
 from diffjax.tasks import generation
@@ -68,11 +67,11 @@ def main() -> None:
     sampler.add_argument("--sigma-hat", action="store_true", default=None, help="of ddim: the larger noise of App. D.3")
     sampler.add_argument("--variance", choices=("fixed_small", "fixed_large", "learned_range"), help="of ddpm")
     sampler.add_argument("--order", type=int, help="of dpm_solver_pp and plms")
+    launch.add_flags(parser)
     args = parser.parse_args()
-    try:
+    with launch.reporting():
+        launch.start(**launch.processes(args))
         run(args)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -124,8 +123,8 @@ def from_workdir(args: argparse.Namespace) -> Source:
     config.sample.update(_options(args, config.sample))
     experiment = setup.experiment(config)
     with Checkpoints(args.workdir) as checkpoints:
-        step = checkpoints.latest_step
-        params = checkpoints.restore_params(experiment.params_shape, ema=None if args.raw else experiment.ema_decay)
+        decay = None if args.raw else experiment.ema_decay
+        step, params = checkpoints.restore_params(experiment.params_shape, ema=decay)
     _check_label(args.label, experiment.model)
 
     def predict(numbers):

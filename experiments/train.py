@@ -2,7 +2,7 @@
 
 python experiments/train.py --config configs/digits.py --workdir runs/digits [--config.train.steps=2000 …]
 
-The same command again goes on from the last checkpoint.
+The same command again goes on from the last checkpoint, after an end of any kind.
 """
 
 import sys
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from diffjax.errors import UserError
+from diffjax import launch
+from diffjax.errors import writing
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.flags import parse_flags
@@ -21,27 +22,43 @@ from diffjax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.x=y sets a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to WORKDIR/profile.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes that JAX finds: TPU pod, SLURM, ….")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Elsewhere: HOST:PORT of process 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "Elsewhere: how many processes there are.")
+PROCESS_ID = flags.DEFINE_integer("process-id", None, "Elsewhere: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
     """Trains and samples."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    logging.set_verbosity(logging.WARNING)  # orbax tells of every file
-    try:
-        state = train(CONFIG.value, WORKDIR.value)
-        experiment = setup.experiment(CONFIG.value)
-        params = jax.device_get(state.ema_params[experiment.ema_decay])
-        predict = setup.predictor(
-            experiment, params, **generation.labels(experiment.model, np.arange(generation.NUM_PICTURES))
+    with launch.reporting():
+        launch.start(
+            distributed=DISTRIBUTED.value,
+            coordinator=COORDINATOR.value,
+            num_processes=NUM_PROCESSES.value,
+            process_id=PROCESS_ID.value,
         )
-        variance = "learned_range" if experiment.learns_variance else "fixed_small"
-        for path in generation.write_pictures(
-            experiment.schedule, predict, experiment.image_shape, WORKDIR.value, variance=variance
-        ):
-            print(path)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        config, workdir = CONFIG.value, WORKDIR.value
+        state = train(config, workdir, profile=PROFILE.value)
+        if jax.process_index() != 0:
+            return
+        if (step := int(state.step)) < config.train.steps:
+            print(f"stopped after step {step}, which is saved; the same command goes on from there")
+            return
+        experiment = setup.experiment(config)
+        params = jax.device_get(state.ema_params[experiment.ema_decay])
+        labels = generation.labels(experiment.model, np.arange(generation.NUM_PICTURES))
+        with writing(workdir):
+            paths = generation.write_pictures(
+                experiment.schedule,
+                setup.predictor(experiment, params, **labels),
+                experiment.image_shape,
+                workdir,
+                variance="learned_range" if experiment.learns_variance else "fixed_small",
+            )
+        print(*paths, sep="\n")
 
 
 if __name__ == "__main__":

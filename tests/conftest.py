@@ -14,6 +14,12 @@ settings.register_profile("diffjax", deadline=None, max_examples=50)
 settings.load_profile("diffjax")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(shared_folder):
+    """Processes that tests start keep their compiled programs to the tests, and share them."""
+    os.environ["DIFFJAX_CACHE"] = str(shared_folder / "compiled")
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""

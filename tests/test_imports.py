@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 # Lowest first; a module may import its own floor and those below.
 FLOORS = [
     {"errors", "schedules", "thresholds"},
+    {"launch"},
     {"timesteps", "process"},
     {"steps"},
     {"samplers"},

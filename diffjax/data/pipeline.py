@@ -82,6 +82,10 @@ class Prefetch:
         """The position after what was last taken, as `Batches.get_state`; what was read ahead does not count."""
         return self._state
 
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        self._batches.close()
+
     def _read(self) -> tuple[Any, dict[str, Any]]:
         batch = self._put([next(self._batches) for _ in range(self._count)])
         return batch, self._batches.get_state()

@@ -1,6 +1,7 @@
 """Small data sets that stay on the devices: batches are drawn inside the compiled step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,23 @@ def load(source: Source, prepare: Callable[[np.ndarray], np.ndarray]) -> dict[st
         "image": np.stack([prepare(example["image"]) for example in examples]),
         "label": np.array([example["label"] for example in examples], np.int32),
     }
+
+
+class Resident:
+    """What a step that draws its own batches is given, again and again; its position is the step's number."""
+
+    def __init__(self, on_devices: Any):
+        self._on_devices = on_devices
+
+    def __next__(self) -> Any:
+        return self._on_devices
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing to remember."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -15,88 +16,136 @@ from diffjax.errors import UserError, naming
 from diffjax.tasks import generation
 from diffjax.training import draws, setup, state
 from diffjax.training.checkpoints import Checkpoints
-from diffjax.training.metrics import MetricWriter
+from diffjax.training.metrics import MetricWriter, check_wandb
+from diffjax.training.preemption import Preemption
+from diffjax.training.profiling import Profiler
 from diffjax.training.reports import summarize
-from diffjax.training.step import make_train_step, put_batches, replicate
+from diffjax.training.step import all_devices, make_train_step, put_batches, put_resident, replicate
+from diffjax.training.workdir import locked
 
 _PREVIEWS = generation.NUM_PICTURES
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True) -> state.TrainState:
-    """Trains to `config.train.steps` in `workdir`, going on from the newest checkpoint there if there is one.
+def train(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True, profile: bool = False
+) -> state.TrainState:
+    """Trains to `config.train.steps` in `workdir`, going on from the newest checkpoint there that can be read.
 
     Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
-    under `samples/`. The same config and the same number of devices give bit-equal parameters, stopped or not.
+    under `samples/`. The same config and the same number of devices give bit-equal parameters, stopped or not. SIGTERM
+    and SIGINT end the step under way and save: the state returned is then short of `config.train.steps`.
+
+    Among several processes (`launch.start`) each calls this with the same arguments. `workdir` is a folder that all of
+    them see; the first alone writes, but for its part of the checkpoints.
+
+    Args:
+      config: the experiment.
+      workdir: made if it is not there; one run at a time holds it.
+      progress: a progress bar.
+      profile: also trace a few steps, after those that compile, to `workdir/profile`.
 
     Raises:
-      UserError: a config that cannot be, a workdir of another config, an unreadable checkpoint (before any training),
-        or more than `config.train.max_skipped` steps in a row whose loss or gradient is not finite.
+      UserError: before any training, a config that cannot be, a workdir that is another run's or cannot be written, or
+        checkpoints none of which can be read; later, more than `config.train.max_skipped` steps in a row whose loss or
+        gradient is not finite, or a checkpoint that cannot be written.
     """
-    workdir, devices = Path(workdir), jax.local_devices()
+    workdir, devices, first = Path(workdir), all_devices(), jax.process_index() == 0
     experiment = setup.experiment(config)
     objective = setup.objective(config, experiment)
     training = setup.training(config, experiment.image_shape, len(devices))
-    total, per_dispatch = experiment.schedule.num_timesteps, config.train.steps_per_dispatch
-    setup.save_config(config, workdir)
-
-    init = partial(setup.init_params, experiment.model, experiment.image_shape)
-    with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
-        # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        history = draws.empty_history(total) if config.train.timesteps == "importance" else None
-        create = partial(
-            state.create, init, training.optimizer, ema_decays=tuple(config.train.ema_decays), history=history
-        )
-        create = jax.jit(create, compiler_options=options)
-        current, position = replicate(create(jax.random.key(config.seed)), devices), None
-        if checkpoints.latest_step is not None:
-            current, position = checkpoints.restore(current)
-        start = int(current.step)
-        batches = data.batches(
-            training.source,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            prepare=training.prepare,
-            start=position,
-            workers=config.data.workers,
-        )
-        feed = data.Prefetch(batches, partial(put_batches, devices=devices), per_dispatch)
-        train_step = make_train_step(
-            objective,
-            training.optimizer,
-            num_timesteps=total,
-            batch_size=config.train.batch_size,
-            devices=devices,
-            timesteps=config.train.timesteps,
-            accumulate=config.train.accumulate,
-            steps_per_dispatch=per_dispatch,
-        )
-        with (
-            MetricWriter(workdir, step=start) as writer,
-            tqdm(total=config.train.steps, initial=start, unit="step", desc="training", disable=not progress) as bar,
-        ):
-            if start:
-                bar.write(f"going on from step {start}")
-            report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
-            for step in range(start + per_dispatch, config.train.steps + 1, per_dispatch):
-                with naming("config.data"):
-                    batch = next(feed)
-                current, metrics = train_step(current, batch)
-                report.add(step, metrics)
-                last = step == config.train.steps
-                if last or step % config.train.checkpoint_every == 0:
-                    report.flush()
-                    checkpoints.save(current, feed.get_state())
-                if step % config.train.sample_every == 0 and not last:
-                    report.flush()
-                    labels = generation.labels(experiment.model, np.arange(_PREVIEWS))
-                    predict = setup.predictor(experiment, current.ema_params[experiment.ema_decay], **labels)
-                    ((_, images),) = generation.images(
-                        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
-                    )
-                    viz.save_png(workdir / "samples" / f"step_{step:07d}.png", viz.grid(images, columns=8))
-                    report.restart_clock()
+    check_wandb(config.train.wandb)
+    per_dispatch = config.train.steps_per_dispatch
+    with Preemption() as preemption, locked(workdir):
+        if first:
+            setup.save_config(config, workdir)
+        with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
+            current, position = _start(config, experiment, training, checkpoints)
+            start = int(current.step)
+            feed = _feed(config, training, position)
+            train_step = make_train_step(
+                objective,
+                training.optimizer,
+                num_timesteps=experiment.schedule.num_timesteps,
+                batch_size=config.train.batch_size,
+                devices=devices,
+                timesteps=config.train.timesteps,
+                accumulate=config.train.accumulate,
+                steps_per_dispatch=per_dispatch,
+                draw_batch=partial(data.resident.draw, flip=config.data.flip) if config.data.resident else None,
+            )
+            with (
+                MetricWriter(workdir, step=start, wandb=config.train.wandb, config=config.to_dict()) as writer,
+                Profiler(workdir / "profile" if profile and first else None) as profiler,
+                tqdm(
+                    total=config.train.steps, initial=start, unit="step", desc="training",
+                    disable=not (progress and first),
+                ) as bar,
+            ):  # fmt: skip
+                if start and first:
+                    bar.write(f"going on from step {start}")
+                report = _Report(writer, bar, training.learning_rate, config.train, checkpoints)
+                for step in range(start + per_dispatch, config.train.steps + 1, per_dispatch):
+                    with naming("config.data"):
+                        batch = next(feed)
+                    with profiler.step(step):
+                        current, metrics = train_step(current, batch)
+                    report.add(step, metrics)
+                    done = range(step - per_dispatch + 1, step + 1)
+                    stop = preemption.reached(done) or step == config.train.steps
+                    if stop or step % config.train.checkpoint_every == 0:
+                        report.flush()
+                        checkpoints.save(current, feed.get_state())
+                    if stop:
+                        break
+                    if step % config.train.sample_every == 0 and first:
+                        report.flush()
+                        _draw(experiment, current, workdir / "samples" / f"step_{step:07d}.png")
+                        report.restart_clock()
+            feed.close()
     return current
+
+
+def _start(config, experiment, training, checkpoints: Checkpoints) -> tuple[state.TrainState, dict | None]:
+    """(state, data position) to begin with: fresh, or of the newest checkpoint."""
+    init = partial(setup.init_params, experiment.model, experiment.image_shape)
+    total = experiment.schedule.num_timesteps
+    history = draws.empty_history(total) if config.train.timesteps == "importance" else None
+    create = partial(state.create, init, training.optimizer, ema_decays=tuple(config.train.ema_decays), history=history)
+    # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    fresh = replicate(jax.jit(create, compiler_options=options)(jax.random.key(config.seed)), jax.local_devices())
+    return (fresh, None) if checkpoints.latest_step is None else checkpoints.restore(fresh)
+
+
+def _feed(config, training, position: dict | None) -> data.Prefetch | data.resident.Resident:
+    """What the step is given, dispatch after dispatch, from a position on."""
+    devices = jax.local_devices()
+    if config.data.resident:
+        return data.resident.Resident(put_resident(data.resident.load(training.source, training.prepare), devices))
+    batches = data.batches(
+        training.source,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        prepare=training.prepare,
+        start=position,
+        workers=config.data.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return data.Prefetch(batches, partial(put_batches, devices=devices), config.train.steps_per_dispatch)
+
+
+def _draw(experiment, current: state.TrainState, path: Path) -> None:
+    """A grid of samples; a disk that does not take it is warned of."""
+    labels = generation.labels(experiment.model, np.arange(_PREVIEWS))
+    predict = setup.predictor(experiment, current.ema_params[experiment.ema_decay], **labels)
+    ((_, images),) = generation.images(
+        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
+    )
+    try:
+        viz.save_png(path, viz.grid(images, columns=8))
+    except OSError as error:
+        warnings.warn(f"cannot write {path}: {error.strerror}; training goes on", stacklevel=2)
 
 
 class _Report:
@@ -126,6 +175,7 @@ class _Report:
         """
         if self._pending is None:
             return
+        self._checkpoints.check()
         step, metrics = self._pending
         self._pending = None
         metrics = jax.device_get(metrics)

@@ -1,43 +1,152 @@
-"""Metrics on disk: `metrics.jsonl`, one line a report, and TensorBoard event files. No TensorFlow."""
+"""Metrics: `metrics.jsonl`, one line a report, TensorBoard event files, Weights & Biases if asked. No TensorFlow."""
 
+import importlib.util
 import json
 import os
+import time
+import uuid
+import warnings
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+import jax
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from diffjax.errors import UserError, writing
 
 
 class MetricWriter:
-    """Appends to `workdir/metrics.jsonl` and `workdir/tensorboard/`. Use as a context manager.
+    """Appends to `workdir/metrics.jsonl`, `workdir/tensorboard/` and, with a project, to Weights & Biases.
+
+    Use as a context manager. A disk that is full later on is warned of and ends nothing. Among several processes the
+    first alone writes.
 
     Args:
       step: the step training goes on from. Reports after it, left by a run that was stopped before its next
         checkpoint, are dropped: they will be made again.
+      wandb: the Weights & Biases project, or None.
+      config: what to show there.
+
+    Raises:
+      UserError: files that cannot be written.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, step: int):
-        path = Path(workdir) / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in kept))
-            part.replace(path)
-        self._jsonl = path.open("a")
-        self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=step + 1)
+    def __init__(self, workdir: str | os.PathLike, *, step: int, wandb: str | None = None, config: Any = None):
+        workdir = Path(workdir)
+        self._sinks, self._failed = [], set()
+        if jax.process_index() == 0:
+            with writing(workdir):
+                self._sinks = [_Jsonl(workdir / "metrics.jsonl", step), _TensorBoard(workdir / "tensorboard", step)]
+            if wandb is not None:
+                self._sinks.append(_Wandb(workdir, wandb, config))
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_) -> None:
-        self._jsonl.close()
-        self._events.close()
+        for sink in self._sinks:
+            self._try(sink, sink.close)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One report: finite or not, each value is written as it is."""
-        self._jsonl.write(json.dumps({"step": step, **values}) + "\n")
-        self._jsonl.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        for sink in self._sinks:
+            self._try(sink, sink.write, step, values)
+
+    def _try(self, sink, call, *args) -> None:
+        try:
+            call(*args)
+            self._failed.discard(sink)
+        except OSError as error:
+            if sink not in self._failed:  # said once, until it works again
+                warnings.warn(f"cannot write metrics ({sink}): {error.strerror}; training goes on", stacklevel=4)
+            self._failed.add(sink)
+
+
+def check_wandb(project: str | None) -> None:
+    """Whether Weights & Biases can be had, if it is asked for.
+
+    Raises:
+      UserError: if not.
+    """
+    if project is not None and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"config.train.wandb: {project!r} needs the package wandb: pip install wandb, or set it to None"
+        )
+
+
+class _Jsonl:
+    def __init__(self, path: Path, step: int):
+        self._path, self._pending = path, b""
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(line + "\n" for line in kept))
+            part.replace(path)
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._pending += json.dumps({"step": step, **values}).encode() + b"\n"
+        while self._pending:  # what a full disk does not take is kept for the next time
+            self._pending = self._pending[self._file.write(self._pending) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+
+class _TensorBoard:
+    """Written in this thread: tensorboardX's own, once its disk is full, would block all further reports."""
+
+    def __init__(self, folder: Path, step: int):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        scalars = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        summary = summary_pb2.Summary(value=scalars)
+        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+
+class _Wandb:
+    """One run a workdir, gone on with when training goes on."""
+
+    def __init__(self, workdir: Path, project: str, config: Any):
+        import wandb
+
+        path = workdir / "wandb_id"
+        with writing(path):
+            if not path.exists():
+                path.write_text(uuid.uuid4().hex[:12])
+        self._run = wandb.init(
+            project=project,
+            id=path.read_text(),
+            name=workdir.resolve().name,
+            dir=workdir,
+            resume="allow",
+            config=config,
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+    def __str__(self) -> str:
+        return "Weights & Biases"
 
 
 def _step_of(line: str) -> float:

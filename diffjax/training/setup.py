@@ -14,7 +14,7 @@ import ml_collections
 import optax
 
 from diffjax import data, guidance, losses, models, samplers, schedules, timesteps
-from diffjax.errors import UserError, naming
+from diffjax.errors import UserError, naming, writing
 from diffjax.models.unet import check_size
 from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
@@ -72,6 +72,7 @@ _FREE_FIELDS = (
     "train.log_every",
     "train.max_skipped",
     "train.sample_every",
+    "train.wandb",
     "sample",
 )
 """May change when a run goes on: they do not touch what is learned."""
@@ -143,10 +144,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 
 
 def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array) -> Any:
-    """Fresh parameters of a model for images `[H, W, C]`."""
+    """Fresh parameters of a model for images `[H, W, C]`: float32, or float64 for a model that computes in it."""
     one = jnp.zeros((1,), jnp.int32)
     condition = {} if model.num_classes is None else {"label": one}
-    return model.init(key, jnp.zeros((1, *image_shape)), one, **condition)["params"]
+    params = model.init(key, jnp.zeros((1, *image_shape)), one, **condition)["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, model.dtype)), params)
 
 
 def predictor(experiment: Experiment, params: Any, **condition: jax.Array) -> Predict:
@@ -280,10 +282,11 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
             raise UserError(
                 f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(given, indent=2) + "\n")
-    part.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(given, indent=2) + "\n")
+        part.replace(path)
 
 
 def load_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:

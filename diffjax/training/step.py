@@ -42,6 +42,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """(state, batches laid out by `put_batches`) → (next state, metrics), K = `steps_per_dispatch` optimizer steps.
 
+    `devices` are those of all processes (`all_devices`); each process passes its state, replicated over its own
+    devices, and its own share of the global batch, split over them.
+
     The n-th example of the global batch draws from the n-th child of the step's key, whatever device it is on; only
     dropout masks depend on the number of devices. The gradient is that of the mean loss over the global batch. One
     all-reduce a step carries it, and each example's loss, from which every device makes the same metrics:
@@ -135,6 +138,11 @@ def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
         return lax.scan(body, carry, xs, length=length)
     carry, y = body(carry, jax.tree.map(lambda column: column[0], xs))
     return carry, jax.tree.map(lambda value: value[None], y)
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of every process, process by process: the order in which the step counts them."""
+    return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from diffjax import launch
 from diffjax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,9 @@ def workdir(made_once):
 
 @pytest.fixture
 def command(monkeypatch):
-    """A function: runs a command in this process."""
+    """A function: runs a command in this process, which leaves its compilations and its settings alone."""
     monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.setattr(launch, "start", lambda **_: None)
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])

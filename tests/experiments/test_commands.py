@@ -116,7 +116,7 @@ def test_reconstruct(workdir, command, capsys):
     config = setup.load_config(workdir)
     experiment = setup.experiment(config)
     with Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+        _, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
     predict = models.predictor(experiment.model, params)
     _, held_out = data.split(data.digits(), config.data.holdout, config.seed)
     images = np.stack([held_out[n]["image"] for n in range(9)]) / 255

@@ -1,4 +1,6 @@
+import contextlib
 import importlib.util
+import resource
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,19 @@ def tiny_flags():
         return [f"--config.{name}={value}" for name, value in values.items()]
 
     return make
+
+
+@pytest.fixture
+def file_size_limit():
+    """A context in which no file of this process can grow past a number of bytes: a full disk without a disk."""
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

@@ -1,3 +1,6 @@
+import shutil
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +15,7 @@ from diffjax.training.step import replicate
 
 def make(seed=0):
     def init(key):
-        return {"w": jax.random.normal(key, (3, 2)), "b": jnp.zeros(2)}
+        return {"w": jax.random.normal(key, (30, 20)), "b": jnp.zeros(2)}
 
     create = state.create(
         init, optax.adam(1e-3), jax.random.key(seed), ema_decays=(0.9, 0.999), history=draws.empty_history(5)
@@ -22,13 +25,13 @@ def make(seed=0):
 
 def assert_equal(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
         np.testing.assert_array_equal(x, y)
 
 
 def test_everything_comes_back_bit_equal(tmp_path):
-    averages = {0.9: {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}, 0.999: {"w": jnp.zeros((3, 2)), "b": jnp.ones(2)}}
+    averages = {decay: {"w": jnp.full((30, 20), decay), "b": jnp.ones(2)} for decay in (0.9, 0.999)}
     saved = make(1).replace(step=jnp.int32(7), skipped=jnp.int32(2), ema_params=averages)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest_step is None
@@ -41,8 +44,8 @@ def test_everything_comes_back_bit_equal(tmp_path):
         assert jax.tree.leaves(restored.params)[0].sharding.is_fully_replicated
         like = jax.eval_shape(lambda: saved.params)
         for decay in (0.9, 0.999):
-            assert_equal(checkpoints.restore_params(like, ema=decay), averages[decay])
-        assert_equal(checkpoints.restore_params(like, ema=None), saved.params)
+            assert_equal(checkpoints.restore_params(like, ema=decay), (7, averages[decay]))
+        assert_equal(checkpoints.restore_params(like, ema=None), (7, saved.params))
 
 
 def test_the_newest_n_are_kept(tmp_path):
@@ -55,27 +58,123 @@ def test_the_newest_n_are_kept(tmp_path):
 def test_none_there(tmp_path):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="no checkpoint in .*: train first"):
         checkpoints.restore(make())
+    assert not list(tmp_path.iterdir())  # who only reads makes nothing
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "other_shapes"])
-def test_unreadable_is_one_line_and_loses_nothing(tmp_path, damage):
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(make().replace(step=jnp.int32(1)), {})
-        checkpoints.save(make().replace(step=jnp.int32(2)), {})
-    like = make()
-    folder = tmp_path / "checkpoints" / "2"
-    if damage == "truncate":
-        for path in (p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage == "remove":
-        for path in (folder / "rest").rglob("*"):
-            path.is_file() and path.unlink()
-    else:
-        like = like.replace(params={"w": jnp.zeros((4, 2)), "b": jnp.zeros(2)})
-    before = {p: p.read_bytes() for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()}
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError) as caught:
+@pytest.fixture
+def two(tmp_path):
+    """A folder with checkpoints 1 and 2, and the states they hold."""
+    states = {step: make(step).replace(step=jnp.int32(step)) for step in (1, 2)}
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, saved in states.items():
+            checkpoints.save(saved, {"next_index": 10 * step})
+    return tmp_path, states
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def array_files(folder):
+    return list(folder.rglob("d/*"))
+
+
+DAMAGES = {
+    "cut in half": lambda path, content: path.write_bytes(content[: len(content) // 2]),
+    "empty": lambda path, content: path.write_bytes(b""),
+    "zeros": lambda path, content: path.write_bytes(bytes(len(content))),
+    "gone": lambda path, content: path.unlink(),
+    "a bit": lambda path, content: path.write_bytes(
+        content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_gives_way_to_the_one_before(two, damage):
+    workdir, states = two
+    newest = workdir / "checkpoints" / "2"
+    whole = contents(newest)
+    for part in ("params", "ema", "rest", "data"):
+        paths = [newest / "data" / "metadata"] if part == "data" else array_files(newest / part)
+        for path in paths:
+            DAMAGES[damage](path, whole[path])
+        before = contents(workdir)
+        warning = rf"cannot read checkpoint {newest}: .*; using {workdir}/checkpoints/1 instead"
+        with Checkpoints(workdir) as checkpoints:
+            with pytest.warns(UserWarning, match=warning):
+                restored, position = checkpoints.restore(make())
+            assert_equal(restored, states[1])
+            assert position == {"next_index": 10}
+            if part == "ema":
+                with pytest.warns(UserWarning, match=warning):
+                    assert_equal(checkpoints.restore_params(make().params), (1, states[1].ema_params))
+                assert checkpoints.restore_params(make().params, ema=None)[0] == 2  # that part is whole
+        assert contents(workdir) == before
+        for path in paths:
+            path.write_bytes(whole[path])
+
+
+def test_the_run_that_goes_on_sets_a_damaged_one_aside(two):
+    workdir, states = two
+    for again in ("2", "2.2"):
+        for path in array_files(workdir / "checkpoints" / "2" / "rest"):
+            path.write_bytes(b"")
+        before = contents(workdir / "checkpoints" / "2")
+        with Checkpoints(workdir, keep=2) as checkpoints:
+            with pytest.warns(UserWarning, match="checkpoints/1 instead"):
+                checkpoints.restore(make())
+            assert checkpoints.latest_step == 1
+            checkpoints.save(states[2], {})  # the step can be saved again
+        assert list(contents(workdir / "damaged" / again).values()) == list(before.values())
+        with Checkpoints(workdir) as checkpoints:
+            assert_equal(checkpoints.restore(make())[0], states[2])
+
+
+def test_none_readable_is_one_line_and_loses_nothing(two):
+    workdir, _ = two
+    like = make().replace(params={"w": jnp.zeros((4, 2)), "b": jnp.zeros(2)})
+    before = contents(workdir)
+    with Checkpoints(workdir, keep=2) as checkpoints, pytest.raises(UserError) as caught:
         checkpoints.restore(like)
-    message = str(caught.value)
-    assert message.startswith(f"cannot read checkpoint {folder}")
-    assert "\n" not in message
-    assert before == {p: p.read_bytes() for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()}
+    assert str(caught.value).startswith(f"cannot read checkpoint {workdir}/checkpoints/2: ")
+    assert str(caught.value).endswith("(nor can 1 be) — nothing was changed")
+    assert "\n" not in str(caught.value)
+    assert contents(workdir) == before
+
+
+def test_what_a_kill_left_half_written_is_no_checkpoint_and_is_cleared_by_the_next_run(two):
+    workdir, states = two
+    half = workdir / "checkpoints" / "3.orbax-checkpoint-tmp"
+    shutil.copytree(workdir / "checkpoints" / "2", half)
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.latest_step == 2
+    assert half.exists()  # it may be that the training still runs
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        checkpoints.save(states[2].replace(step=jnp.int32(3)), {})
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_a_write_that_fails_is_told_and_leaves_the_one_before(tmp_path, file_size_limit):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(make(1).replace(step=jnp.int32(1)), {})
+        checkpoints.check()
+
+    def fail():
+        with Checkpoints(tmp_path, keep=1) as checkpoints, file_size_limit(1000):
+            checkpoints.save(make(2).replace(step=jnp.int32(2)), {})
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:  # it is in the background that the write fails
+                checkpoints.check()
+
+    with pytest.raises(UserError) as caught:
+        fail()
+    assert str(caught.value) == (
+        f"cannot write a checkpoint in {tmp_path}/checkpoints: File too large; that of step 1 is whole. Make room, "
+        "then the same command goes on from there"
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_equal(checkpoints.restore(make())[0], make(1).replace(step=jnp.int32(1)))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:  # the step can be saved after all
+        checkpoints.save(make(2).replace(step=jnp.int32(2)), {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]

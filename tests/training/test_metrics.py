@@ -1,8 +1,13 @@
 import json
+import sys
+import types
+import warnings
 
+import pytest
 from tensorboardX.proto import event_pb2
 
-from diffjax.training.metrics import MetricWriter
+from diffjax.errors import UserError
+from diffjax.training.metrics import MetricWriter, check_wandb
 
 
 def records(path):
@@ -35,3 +40,60 @@ def test_what_a_stopped_run_wrote_past_its_checkpoint_is_dropped(tmp_path):
         writer.write(4, {"loss": 40.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
+def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path, file_size_limit):
+    with MetricWriter(tmp_path, step=0) as writer:
+        writer.write(1, {"loss": 1.0})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        with file_size_limit(size + 7), warnings.catch_warnings(record=True) as warned:
+            for step in (2, 3):
+                writer.write(step, {"loss": float(step)})
+        assert (tmp_path / "metrics.jsonl").stat().st_size == size + 7
+        writer.write(4, {"loss": 4.0})
+    messages = [str(warning.message) for warning in warned]
+    assert messages == [
+        f"cannot write metrics ({tmp_path / name}): File too large; training goes on"
+        for name in ("metrics.jsonl", "tensorboard")
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    assert [e.step for e in records(path) if e.summary.value] == [1, 2, 3, 4]
+
+
+def test_weights_and_biases_if_asked(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((step, values))
+
+        def finish(self):
+            calls.append("finish")
+
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **options: calls.append(options) or Run()
+    fake.__spec__ = object()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    check_wandb("digits")
+    (tmp_path / "run").mkdir()
+    for step in (0, 1):
+        with MetricWriter(tmp_path / "run", step=step, wandb="digits", config={"seed": 0}) as writer:
+            writer.write(step + 1, {"loss": 0.5})
+    first, second = calls[0], calls[3]
+    assert first == second  # one run, gone on with
+    assert (first["project"], first["name"], first["config"], first["resume"]) == (
+        "digits",
+        "run",
+        {"seed": 0},
+        "allow",
+    )
+    assert [calls[1], calls[2], calls[4], calls[5]] == [(1, {"loss": 0.5}), "finish", (2, {"loss": 0.5}), "finish"]
+
+
+def test_weights_and_biases_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_wandb(None)
+    with pytest.raises(UserError, match="config.train.wandb: 'digits' needs the package wandb"):
+        check_wandb("digits")

@@ -56,7 +56,7 @@ def test_everything_at_once(config, tmp_path):
 
     experiment = setup.experiment(setup.load_config(tmp_path))
     with Checkpoints(tmp_path) as checkpoints:
-        params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+        _, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
     predict = setup.predictor(experiment, params, **generation.labels(experiment.model, np.arange(4)))
     ((_, images),) = generation.images(experiment.steps, predict, (8, 8, 1), seed=0, num=4, batch_size=4)
     assert images.shape == (4, 8, 8, 1)

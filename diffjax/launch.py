@@ -1,0 +1,153 @@
+"""What a command does before JAX touches a device: compiled programs kept on disk, several processes as one run."""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from diffjax.errors import UserError
+
+# A process is taken for dead after this long without a word from it; then the others end too.
+_HEARTBEAT_SECONDS = 30
+# How long a process that is done waits for one that is still drawing pictures: a dead one is noticed anyway.
+_SHUTDOWN_SECONDS = 24 * 3600
+
+
+def start(
+    *,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Turns the compilation cache on; with `distributed`, joins the other processes of the run.
+
+    Args:
+      distributed: whether this is one of several processes. On TPU pods, under SLURM, Open MPI and Kubernetes JAX
+        finds out the rest by itself.
+      coordinator: "HOST:PORT" of process 0, elsewhere.
+      num_processes: how many there are, elsewhere.
+      process_id: which this one is, from 0, elsewhere.
+
+    Raises:
+      UserError: no such cluster, flags that do not go together, or the others do not come.
+    """
+    warnings.formatwarning = _one_line
+    logging.set_verbosity(
+        logging.FATAL
+    )  # orbax prints pages on each file, and on each error that is told here in a line
+    use_compilation_cache()
+    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+    if any(value is not None for value in given.values()):
+        if missing := [flag for flag, value in given.items() if value is None]:
+            raise UserError(f"{missing[0]} is missing: --coordinator, --num-processes and --process-id go together")
+        if not 0 <= process_id < num_processes:
+            raise UserError(f"--process-id={process_id}: allowed is 0 … {num_processes - 1}")
+        if not coordinator.rpartition(":")[0] or not coordinator.rpartition(":")[2].isdecimal():
+            raise UserError(f"--coordinator={coordinator!r} must be HOST:PORT")
+        distributed = True
+    if not distributed:
+        return
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"cannot join the other processes: {reason} (no cluster that JAX knows? then give --coordinator HOST:PORT "
+            "--num-processes N --process-id I)"
+        ) from error
+
+
+@contextlib.contextmanager
+def reporting():
+    """Ends the command with one line and status 1 on a `UserError`, or on the loss of another process.
+
+    One of several processes ends at once, without the leave-taking in which it would wait for the others: they notice.
+    """
+    try:
+        yield
+    except UserError as error:
+        _end(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        _end(
+            f"error: another process of this run seems to have ended ({str(error).splitlines()[0]}); start them all "
+            "again with the same command: it goes on from the last checkpoint"
+        )
+    except BaseException:
+        if jax.process_count() == 1:
+            raise
+        _end(traceback.format_exc())
+
+
+def _end(message: str) -> None:
+    if jax.process_count() == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `start`; pass it `processes(args)`."""
+    group = parser.add_argument_group("several processes", "one a host, or one a GPU, with the same command")
+    group.add_argument("--distributed", action="store_true", help="a TPU pod, SLURM, …: JAX finds the others")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where process 0 listens")
+    group.add_argument("--num-processes", type=int)
+    group.add_argument("--process-id", type=int)
+
+
+def processes(args: argparse.Namespace) -> dict:
+    """What `start` takes, from parsed flags."""
+    return {name: getattr(args, name) for name in ("distributed", "coordinator", "num_processes", "process_id")}
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in `$DIFFJAX_CACHE`, or else `diffjax/jax` in the user's cache folder.
+
+    A `JAX_COMPILATION_CACHE_DIR` that is set wins; processes and hosts may share it. On the CPU there is a folder for
+    each kind of CPU, whose programs do not run elsewhere.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("DIFFJAX_CACHE") or user / "diffjax" / "jax") / _cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"no compilation cache: cannot write {folder}: {error.strerror}", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _cpu() -> str:
+    """A name for this host's kind of CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def _one_line(message, category, filename, lineno, line=None) -> str:
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}, "
+    return f"{where}warning: {message}\n"

@@ -1,0 +1,50 @@
+"""A trace of a few training steps."""
+
+import contextlib
+import os
+import warnings
+
+import jax
+
+# Of the steps a process does: the first ones compile and fill queues.
+_WARM_UP = 10
+_TRACED = 5
+
+
+class Profiler:
+    """Traces steps 11 … 15 of this process to `folder`, for xprof. Use as a context manager.
+
+    Args:
+      folder: where to; None: nothing is traced.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None):
+        self._folder, self._count, self._running = folder, 0, False
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._running:
+            self._stop()
+        elif self._folder is not None and self._count <= _WARM_UP:
+            warnings.warn(
+                f"no profile: {self._count} steps were done, and tracing begins after {_WARM_UP}", stacklevel=2
+            )
+
+    @contextlib.contextmanager
+    def step(self, number: int):
+        """Around each step."""
+        if self._folder is not None and self._count == _WARM_UP:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        self._count += 1
+        if self._running and self._count == _WARM_UP + _TRACED:
+            self._stop()
+
+    def _stop(self) -> None:
+        jax.effects_barrier()
+        jax.profiler.stop_trace()
+        self._running = False

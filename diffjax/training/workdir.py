@@ -1,0 +1,52 @@
+"""A workdir belongs to one run at a time."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import warnings
+from pathlib import Path
+
+import jax
+
+from diffjax.errors import UserError, writing
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike):
+    """Makes the folder and holds it: a lock on `workdir/lock`, which the kernel lets go of however the process ends.
+
+    Among several processes the first alone holds it.
+
+    Raises:
+      UserError: another run holds it (which one is said), or the folder cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    path = Path(workdir) / "lock"
+    with writing(workdir):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().decode().strip() or "another process"
+            raise UserError(f"{workdir} is in use by {holder}: stop that run, or give another --workdir") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UserError(f"cannot lock {path}: {error.strerror}") from error
+            warnings.warn(f"{path} cannot be locked on this file system: see that no other run uses it", stacklevel=3)
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.truncate(0)

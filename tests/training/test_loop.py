@@ -1,0 +1,92 @@
+"""What the loop does around its steps, with steps that cost nothing."""
+
+import contextlib
+import json
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import pytest
+from processes import wait_until
+
+from diffjax.errors import UserError
+from diffjax.training import loop
+from diffjax.training.checkpoints import Checkpoints
+
+
+@pytest.fixture
+def train(monkeypatch, tiny_config):
+    """A function: trains with a step that only counts, after `before(step)`, whose loss is `loss(step)`."""
+
+    def run(workdir, *, before=lambda step: None, loss=lambda step: 0.5, profile=False, **fields):
+        def make_train_step(*_, **__):
+            def train_step(state, batch):
+                before(int(state.step) + 1)
+                state = state.replace(step=state.step + 1)
+                return state, {"loss": jnp.float32(loss(int(state.step)))}
+
+            return train_step
+
+        def init_params(model, shape, key):
+            return {"w": jax.random.normal(key, (100, 200))}
+
+        monkeypatch.setattr(loop, "make_train_step", make_train_step)
+        monkeypatch.setattr(loop.setup, "init_params", init_params)
+        return loop.train(tiny_config(**fields), workdir, progress=False, profile=profile)
+
+    return run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True)
+    if mount.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_stays(train, small_disk):
+    filler, workdir = small_disk / "filler", small_disk / "run"
+
+    def fill(step):
+        if step == 6:
+            assert wait_until((workdir / "checkpoints" / "4").exists)
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+    full = r"^cannot write a checkpoint in .*/run/checkpoints: No space left on device; that of step 4 is whole\. Make room"
+    with pytest.raises(UserError, match=full):
+        train(workdir, before=fill)
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        train(workdir)
+    filler.unlink()
+    assert int(train(workdir).step) == 12
+    assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [
+        *range(1, 13)
+    ]
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.latest_step == 12
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(train, tmp_path):
+    with pytest.raises(UserError, match="loss of step 6 is nan; the last checkpoint is that of step 4"):
+        train(tmp_path, loss=lambda step: float("nan") if step >= 6 else 0.5)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 4
+
+
+def test_profile(train, tmp_path):
+    train(tmp_path / "long", train__steps=20, train__checkpoint_every=50, profile=True)
+    assert list((tmp_path / "long" / "profile").rglob("*.xplane.pb"))
+    with pytest.warns(UserWarning, match="no profile: 8 steps were done, and tracing begins after 10"):
+        train(tmp_path / "short", train__steps=8, train__checkpoint_every=50, profile=True)
+
+
+def test_a_workdir_that_cannot_be_written(train, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/file/run: Not a directory"):
+        train(tmp_path / "file" / "run")
