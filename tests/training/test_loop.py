@@ -22,8 +22,14 @@ def train(monkeypatch, tiny_config):
         def make_train_step(*_, **__):
             def train_step(state, batch):
                 before(int(state.step) + 1)
-                state = state.replace(step=state.step + 1)
-                return state, {"loss": jnp.float32(loss(int(state.step)))}
+                value = loss(int(state.step) + 1)
+                skipped = jnp.where(jnp.isfinite(value), 0, state.skipped + 1)
+                state = state.replace(step=state.step + 1, skipped=skipped)
+                metrics = {"loss": value, "grad_norm": 1.0, "skipped": skipped}
+                buckets = {"bucket_loss": [value], "bucket_weight": [1.0]}
+                return state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], metrics) | {
+                    name: jnp.asarray(sums)[None] for name, sums in buckets.items()
+                }
 
             return train_step
 
@@ -73,10 +79,19 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_stays(train, sma
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(train, tmp_path):
-    with pytest.raises(UserError, match="loss of step 6 is nan; the last checkpoint is that of step 4"):
-        train(tmp_path, loss=lambda step: float("nan") if step >= 6 else 0.5)
+    lines = "loss or gradient of 2 steps in a row, up to step 7, are not finite .* the last checkpoint is that of step 4"
+    with pytest.raises(UserError, match=lines):
+        train(tmp_path, loss=lambda step: float("nan") if step >= 6 else 0.5, train__max_skipped=1)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 4
+
+
+def test_a_few_steps_that_are_not_finite_are_skipped(train, tmp_path):
+    train(tmp_path, loss=lambda step: float("nan") if step in (5, 6) else 0.5, train__max_skipped=2)
+    reports = {line["step"]: line for line in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())}
+    assert [step for step, line in reports.items() if line["skipped"]] == [5, 6]
+    assert "loss" not in reports[5]
+    assert reports[7]["loss"] == 0.5
 
 
 def test_profile(train, tmp_path):
