@@ -74,14 +74,15 @@ def make_train_step(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         device = lax.axis_index(_AXIS)
-        key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        state_key = jax.random.wrap_key_data(state.key)
+        key, dropout_key = jax.random.split(jax.random.fold_in(state_key, state.step))
         everyone = jnp.arange(batch_size)
         t, weight = draws.draw(
             timesteps, key, everyone, batch_size=batch_size, num_timesteps=num_timesteps, history=state.history
         )
         mine = device * share + jnp.arange(share)
         if draw_batch is not None:
-            batch = draw_batch(batch, state.key, state.step, mine)
+            batch = draw_batch(batch, state_key, state.step, mine)
         if any(len(column) != share for column in jax.tree.leaves(batch)):
             sizes = [len(column) for column in jax.tree.leaves(batch)]
             raise ValueError(f"a device was given {sizes} examples; its share of batch_size={batch_size} is {share}")
@@ -127,9 +128,16 @@ def make_train_step(
         return _scan(step, state, batches, steps_per_dispatch)
 
     in_axes = (None, 0 if draw_batch is None else (None, 0))
-    return jax.pmap(
+    mapped = jax.pmap(
         dispatch, axis_name=_AXIS, in_axes=in_axes, out_axes=(None, None), donate_argnums=0, devices=devices
     )
+
+    def train_step(state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        # Where pmap spans processes, a typed key would go by way of the host.
+        state, metrics = mapped(state.replace(key=jax.random.key_data(state.key)), batches)
+        return state.replace(key=jax.random.wrap_key_data(state.key)), metrics
+
+    return train_step
 
 
 def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:

@@ -226,7 +226,7 @@ def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(accumulate):
             timesteps=timesteps, accumulate=accumulate,
         )  # fmt: skip
         current = start(optimizer, 2, timesteps=timesteps)
-        program = train_step.lower(current, put_batches(images(1), devices)).compile().as_text()
+        program = jax.jit(train_step).lower(current, put_batches(images(1), devices)).compile().as_text()
         assert not re.findall(r"= .*\b(?:all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", program)
         (result,) = re.findall(r"= (.*)\ball-reduce(?:-start)?\(", program)
         sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in re.findall(r"f32\[([\d,]*)\]", result)]
