@@ -27,7 +27,7 @@ class Extractor:
     dim: int
     """D."""
     protocol: dict[str, Any]
-    """What it is and does: its `extractor`'s name, `rounding`, `resize`, …"""
+    """What it is and does: `extractor`, its name; `resize`; and more where there is more to say."""
     function: Callable[[np.ndarray], tuple[Any, Any]]
     """uint8 `[batch_size, H, W, C]` → (features, logits or None)."""
     image_shape: tuple[int | None, int | None, int | None] = (None, None, None)
@@ -35,6 +35,7 @@ class Extractor:
     batch_size: int = 100
 
     def __call__(self, images: np.ndarray) -> Features:
+        """Of N images, 0 or more."""
         self.check(images.shape[1:], images.dtype)
         parts = [self._padded(part) for part in batches(images, self.batch_size)]
         features, logits = zip(*parts, strict=True) if parts else ((np.empty((0, self.dim)),), (None,))
@@ -47,7 +48,9 @@ class Extractor:
             want in (None, size) for want, size in zip(self.image_shape, image_shape, strict=True)
         )
         if dtype != np.uint8 or not fits:
-            wanted = ", ".join(name if size is None else str(size) for name, size in zip("HWC", self.image_shape))
+            wanted = ", ".join(
+                name if size is None else str(size) for name, size in zip("HWC", self.image_shape, strict=True)
+            )
             raise ValueError(
                 f"the extractor {self.protocol['extractor']!r} takes uint8 [N, {wanted}]; these are "
                 f"{np.dtype(dtype).name} [N, {', '.join(map(str, image_shape))}]"
@@ -71,5 +74,5 @@ def pixels(image_shape: tuple[int, int, int]) -> Extractor:
     def function(images):
         return images.reshape(len(images), -1) / np.float32(255), None
 
-    facts = {"extractor": "pixels in [0, 1]", "resize": "none", "rounding": "uint8"}
+    facts = {"extractor": "pixels in [0, 1]", "resize": "none"}
     return Extractor(int(np.prod(image_shape)), facts, function, tuple(image_shape))

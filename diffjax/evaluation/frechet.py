@@ -43,7 +43,9 @@ def moments(features: np.ndarray) -> Moments:
     if features.ndim != 2 or not features.size:
         raise ValueError(f"features must be [N, D] with N ≥ 1; these have shape {features.shape}")
     if not np.isfinite(features).all():
-        raise ValueError(f"{int((~np.isfinite(features).all(axis=1)).sum())} of {len(features)} features are not finite")
+        raise ValueError(
+            f"{int((~np.isfinite(features).all(axis=1)).sum())} of {len(features)} features are not finite"
+        )
     mean = features.mean(axis=0)
     centred = features - mean
     return Moments(len(features), mean, centred.T @ centred)

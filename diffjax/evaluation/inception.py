@@ -22,9 +22,7 @@ from diffjax.evaluation.features import Extractor
 from diffjax.evaluation.resize import RESIZES
 from diffjax.interop import files
 
-SOURCE = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
+SOURCE = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 TAPS = ("64", "192", "768", "2048")
 SIZE = 299
@@ -41,6 +39,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The six by name."""
         taps = {}
         x = _conv(x, 32, 3, "Conv2d_1a_3x3", stride=2)
         x = _conv(x, 32, 3, "Conv2d_2a_3x3", padding="VALID")
@@ -179,7 +178,7 @@ def extractor(
         raise ValueError(f"tap={tap!r} must be one of {', '.join(TAPS)}")
     if resize not in RESIZES:
         raise ValueError(f"resize={resize!r} must be one of {', '.join(RESIZES)}")
-    params = jax.tree.map(np.float32, load(path, check_hash=check_hash))
+    params = jax.device_put(jax.tree.map(np.float32, load(path, check_hash=check_hash)))
 
     @jax.jit
     def apply(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -196,13 +195,12 @@ def extractor(
         "extractor": f"FID Inception-v3 (2015-12-05), tap {tap}",
         "weights": "standard" if check_hash else _sha256(path),
         "resize": f"{resize}, bilinear to {SIZE}",
-        "rounding": "uint8",
     }
     return Extractor(int(tap), facts, function, batch_size=batch_size)
 
 
 def load(path: Path, *, check_hash: bool = True) -> dict[str, Any]:
-    """The parameters of `Inception` in the PyTorch file from `SOURCE`, each batch normalisation folded into its convolution.
+    """The parameters of `Inception` in the PyTorch file from `SOURCE`.
 
     Raises:
       UserError: no such file (says where to get it), another file than the standard one, or tensors that are missing,
@@ -220,7 +218,11 @@ def load(path: Path, *, check_hash: bool = True) -> dict[str, Any]:
 
 
 def from_state(state: dict[str, np.ndarray], what: str) -> dict[str, Any]:
-    """The parameters in a state dict, in its dtype; `what` names it in errors.
+    """The parameters in a state dict, in its dtype: each batch normalisation is folded into its convolution.
+
+    Args:
+      state: PyTorch's.
+      what: names it in errors.
 
     Raises:
       UserError: every tensor that is missing, left over or of the wrong shape, by name.

@@ -21,7 +21,7 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int | None = 
     if logits.ndim != 2 or not 1 <= splits <= len(logits):
         raise ValueError(f"logits must be [N, classes] with N ≥ splits={splits} ≥ 1; these are {logits.shape}")
     if seed is not None:
-        logits = logits[np.random.RandomState(seed).permutation(len(logits))]  # noqa: NPY002  (torch-fidelity's)
+        logits = logits[np.random.RandomState(seed).permutation(len(logits))]
     edges = np.arange(splits + 1) * len(logits) // splits
     scores = [_score(part) for part in np.split(softmax(logits, axis=1), edges[1:-1])]
     return float(np.mean(scores)), float(np.std(scores))

@@ -17,7 +17,7 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(samples: np.ndarray, real: np.ndarray, *, k: int = 3, block: int = 1024) -> PrecisionRecall:
     """Of features `[N, D]` of samples and `[M, D]` of real images.
 
-    The manifold of a set is the union of the balls around its points that reach their k-th nearest neighbour in the set.
+    The manifold of a set is the union of balls around its points, each reaching to the k-th nearest point of the set.
     Both figures grow with k and depend on N and M: compare only where all three are the same.
 
     Args:

@@ -1,4 +1,4 @@
-"""The two ways in which evaluators bring uint8 images to Inception's size and range; they differ by as much as models do.
+"""The two ways in which evaluators bring uint8 images to Inception's size and range. Their figures do not compare.
 
 Both are bilinear without antialiasing, in float32 (or wider) on uint8 `[B, H, W, C]`.
 """
