@@ -12,6 +12,7 @@ def tensorflow1(images: jax.Array, size: int, dtype: np.dtype = np.float32) -> j
     """TensorFlow 1's `resize_bilinear`, then (x - 128)/128: torch-fidelity, and the FID of published tables.
 
     Pixel i of the result lies at i·H/size: there are no half-pixel centres, and so a shift by half a pixel.
+    Not compiled it is torch-fidelity's bit for bit; compiled, XLA may fuse what it rounds (4e-7).
     """
     positions = [_grid(length, size, dtype) for length in images.shape[1:3]]
     return (_interpolate(images.astype(dtype), *positions) - 128.0) / 128.0

@@ -1,3 +1,5 @@
+import hashlib
+
 import jax
 import numpy as np
 import pytest
@@ -60,11 +62,13 @@ def test_the_extractor_on_grey_images(net, weights, way):
     assert relative(logits, expected["logits_unbiased"]) < 1e-5
 
 
-def test_weights_that_are_not_there_or_others(tmp_path, weights):
+def test_weights_that_are_not_there_or_others(tmp_path, weights, monkeypatch):
     with pytest.raises(UserError, match=f"{inception.SOURCE}.*sha256 6726825d"):
         inception.extractor(tmp_path / "none.pth")
     with pytest.raises(UserError, match=r"is not the file from https.*must be 6726825d"):
         inception.extractor(weights)
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+    inception.load(weights)
 
 
 def test_tensors_that_do_not_fit(net):
