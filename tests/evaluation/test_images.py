@@ -59,7 +59,7 @@ def test_an_npz(tmp_path):
 def test_bad_folders(tmp_path):
     with pytest.raises(UserError, match="neither a folder of images nor an npz"):
         images.find(tmp_path / "none")
-    with pytest.raises(UserError, match=r"holds no images \(\.png"):
+    with pytest.raises(UserError, match="holds no images"):
         images.find(tmp_path)
     write(tmp_path / "a.png", picture(0))
     with pytest.raises(UserError, match="holds 1 images, fewer than the 2 asked for"):
@@ -80,8 +80,8 @@ def test_damaged_and_deep_files(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*a\.png"):
         list(images.find(tmp_path).batches())
     write(tmp_path / "a.png", np.zeros((4, 4), np.uint16))
-    with pytest.raises(UserError, match="only 8 bits a channel"):
-        images.find(tmp_path)
+    with pytest.raises(UserError, match=r"cannot read .*a\.png.*8 bits a channel"):
+        list(images.find(tmp_path).batches())
 
 
 def test_bad_npz(tmp_path):
@@ -89,9 +89,15 @@ def test_bad_npz(tmp_path):
     path.write_text("text")
     with pytest.raises(UserError, match="cannot read"):
         images.find(path)
-    np.savez(path, floats=np.zeros((2, 4, 4, 1)), flat=np.zeros((2, 4), np.uint8))
-    with pytest.raises(UserError, match="holds floats, flat, no array 'arr_0'"):
+    np.savez(
+        path, floats=np.zeros((2, 4, 4, 1)), flat=np.zeros((2, 4), np.uint8), none=np.zeros((0, 4, 4, 1), np.uint8)
+    )
+    with pytest.raises(UserError, match="'arr_0' is not in .*, which holds 'floats', 'flat'"):
         images.find(path)
     for name in ("floats", "flat"):
-        with pytest.raises(UserError, match=f"{name} must be uint8"):
+        with pytest.raises(UserError, match="must be uint8"):
             images.find(path, name=name)
+    with pytest.raises(UserError, match="holds 0 images"):
+        images.find(path, name="none")
+    with pytest.raises(UserError, match="is no file"):
+        images.find(tmp_path / "none.npz")
