@@ -1,15 +1,58 @@
-"""Evaluation: distances between sets of images, in float64 on the host."""
+"""Evaluation: features of images, and distances between sets of them, in float64 on the host.
 
+`classifier`, `inception`, `images` and `figures` are used by their names; the distances are here.
+"""
+
+from diffjax.evaluation import classifier, figures, images, inception
 from diffjax.evaluation.digits import class_confidence, held_out_confidence
-from diffjax.evaluation.frechet import GaussianStatistics, frechet_distance, half_split_distance, statistics
+from diffjax.evaluation.features import Extractor, Features, pixels
+from diffjax.evaluation.frechet import (
+    GaussianStatistics,
+    Moments,
+    check_count,
+    feature_distance,
+    fit,
+    floor,
+    frechet_distance,
+    half_split_distance,
+    load_statistics,
+    merge,
+    moments,
+    save_statistics,
+    statistics,
+)
+from diffjax.evaluation.inception_score import inception_score
+from diffjax.evaluation.kernel import kernel_distance, subset_kernel_distance
 from diffjax.evaluation.neighbours import nearest_distances
+from diffjax.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
+    "Extractor",
+    "Features",
     "GaussianStatistics",
+    "Moments",
+    "PrecisionRecall",
+    "check_count",
     "class_confidence",
+    "classifier",
+    "feature_distance",
+    "figures",
+    "fit",
+    "floor",
     "frechet_distance",
     "half_split_distance",
     "held_out_confidence",
+    "images",
+    "inception",
+    "inception_score",
+    "kernel_distance",
+    "load_statistics",
+    "merge",
+    "moments",
     "nearest_distances",
+    "pixels",
+    "precision_recall",
+    "save_statistics",
     "statistics",
+    "subset_kernel_distance",
 ]

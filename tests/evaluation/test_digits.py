@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from diffjax import data, evaluation
+
+
+def gaussian(seed, shift=0.0, scale=1.0, count=500, dim=6):
+    rng = np.random.default_rng(seed)
+    return shift + scale * rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim))
+
+
+def test_nearest_distances():
+    queries, references = gaussian(0, count=300), gaussian(1, count=70)
+    expected = [min(np.linalg.norm(q - r) for r in references) for q in queries]
+    np.testing.assert_allclose(evaluation.nearest_distances(queries, references), expected, rtol=1e-9)
+    np.testing.assert_allclose(evaluation.nearest_distances(queries, references, block=7), expected, rtol=1e-9)
+
+
+def test_the_judge_is_unsure_of_a_grey_square_and_knows_the_classes():
+    source = data.digits()
+    pixels = source.images.reshape(1797, -1) / 255
+    fitted_on = pixels[:1000], source.labels[:1000]
+    sure, shares = evaluation.class_confidence(pixels[1000:], *fitted_on)
+    unsure, _ = evaluation.class_confidence(np.full((100, 64), 0.5), *fitted_on)
+    assert sure > unsure + 0.1
+    assert shares.sum() == pytest.approx(1)
+    np.testing.assert_allclose(shares, 0.1, atol=0.03)
+    _, shares = evaluation.class_confidence(pixels[1000:][source.labels[1000:] == 6], *fitted_on)
+    assert shares[6] > 0.95
