@@ -95,7 +95,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(two, damage):
     workdir, states = two
     newest = workdir / "checkpoints" / "2"
     whole = contents(newest)
-    for part in ("params", "ema", "rest", "data"):
+    for part in ("params", "ema_0.9", "rest", "data"):
         paths = [newest / "data" / "metadata"] if part == "data" else array_files(newest / part)
         for path in paths:
             DAMAGES[damage](path, whole[path])
@@ -106,9 +106,9 @@ def test_a_damaged_one_gives_way_to_the_one_before(two, damage):
                 restored, position = checkpoints.restore(make())
             assert_equal(restored, states[1])
             assert position == {"next_index": 10}
-            if part == "ema":
+            if part == "ema_0.9":
                 with pytest.warns(UserWarning, match=warning):
-                    assert_equal(checkpoints.restore_params(make().params), (1, states[1].ema_params))
+                    assert_equal(checkpoints.restore_params(make().params, ema=0.9), (1, states[1].ema_params[0.9]))
                 assert checkpoints.restore_params(make().params, ema=None)[0] == 2  # that part is whole
         assert contents(workdir) == before
         for path in paths:
