@@ -79,7 +79,9 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_stays(train, sma
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(train, tmp_path):
-    lines = "loss or gradient of 2 steps in a row, up to step 7, are not finite .* the last checkpoint is that of step 4"
+    lines = (
+        "loss or gradient of 2 steps in a row, up to step 7, are not finite .* the last checkpoint is that of step 4"
+    )
     with pytest.raises(UserError, match=lines):
         train(tmp_path, loss=lambda step: float("nan") if step >= 6 else 0.5, train__max_skipped=1)
     with Checkpoints(tmp_path) as checkpoints:
