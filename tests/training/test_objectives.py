@@ -13,6 +13,9 @@ from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
 FIELDS = {
+    "data__resident": True,
+    "data__flip": True,
+    "model__num_classes": 10,
     "train__steps": 4,
     "train__checkpoint_every": 2,
     "train__log_every": 2,
@@ -33,11 +36,10 @@ FIELDS = {
 
 @pytest.fixture
 def config(tiny_config):
-    config = tiny_config(**FIELDS)
-    config.model.num_classes = 10
-    return config
+    return tiny_config(**FIELDS)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_everything_at_once(config, tmp_path):
     whole = train(config, tmp_path, progress=False)
     assert int(whole.step) == 4
@@ -62,6 +64,7 @@ def test_everything_at_once(config, tmp_path):
     assert images.shape == (4, 8, 8, 1)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_too_many_steps_that_are_not_finite(tiny_config, tmp_path, monkeypatch):
     loss = generation.loss
 
