@@ -13,6 +13,8 @@ from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
 FIELDS = {
+    "data__resident": True,
+    "data__flip": True,
     "train__steps": 4,
     "train__checkpoint_every": 2,
     "train__log_every": 2,
@@ -38,6 +40,7 @@ def config(tiny_config):
     return config
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_everything_at_once(config, tmp_path):
     whole = train(config, tmp_path, progress=False)
     assert int(whole.step) == 4
@@ -62,6 +65,7 @@ def test_everything_at_once(config, tmp_path):
     assert images.shape == (4, 8, 8, 1)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_too_many_steps_that_are_not_finite(tiny_config, tmp_path, monkeypatch):
     loss = generation.loss
 
