@@ -50,6 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "attention_resolutions": (),
                 "dropout": 0.0,
                 "groups": 4,
+                "num_classes": placeholder(int),
                 "dtype": "float32",
             },
             "optimizer": {

@@ -194,6 +194,9 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
       UserError: a value that cannot be, named with its field.
     """
     source, held_out, prepare = images(config)
+    classes = config.model.num_classes
+    if classes is not None and not 0 <= (label := source[0]["label"]) < classes:
+        raise UserError(f"config.model.num_classes: {classes}, but the first image's label is {label}")
     counts = ("steps", "checkpoint_every", "log_every", "sample_every", "keep", "accumulate", "steps_per_dispatch")
     for field, least in (*((field, 1) for field in counts), ("max_skipped", 0)):
         if not (isinstance(config.train[field], int) and config.train[field] >= least):

@@ -15,6 +15,7 @@ from diffjax.training.loop import train
 FIELDS = {
     "data__resident": True,
     "data__flip": True,
+    "model__num_classes": 10,
     "train__steps": 4,
     "train__checkpoint_every": 2,
     "train__log_every": 2,
@@ -35,9 +36,7 @@ FIELDS = {
 
 @pytest.fixture
 def config(tiny_config):
-    config = tiny_config(**FIELDS)
-    config.model.num_classes = 10
-    return config
+    return tiny_config(**FIELDS)
 
 
 @pytest.mark.usefixtures("quick_compilation")

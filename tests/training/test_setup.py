@@ -123,6 +123,14 @@ def test_v_networks_may_start_where_alpha_bar_is_0(tiny_config):
     setup.objective(config, experiment)
 
 
+def test_classes_need_labels(tiny_config, tmp_path):
+    np.savez(tmp_path / "images.npz", images=np.zeros((20, 8, 8, 1), np.uint8))
+    data = {"data__source": "npz", "data__path": str(tmp_path / "images.npz"), "data__images": "images"}
+    setup.training(tiny_config(**data), (8, 8, 1), 1)
+    with pytest.raises(UserError, match="config.model.num_classes: 10, but the first image's label is -1"):
+        setup.training(tiny_config(**data, model__num_classes=10), (8, 8, 1), 1)
+
+
 def test_config_comes_back_from_the_workdir(tiny_config, tmp_path):
     setup.save_config(tiny_config(), tmp_path)
     loaded = setup.experiment(setup.load_config(tmp_path))
