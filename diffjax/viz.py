@@ -1,11 +1,13 @@
-"""Pictures: `uint8[H, W, 3]` arrays, and the files they go to. Pillow alone."""
+"""Pictures: `uint8[H, W, 3]` arrays, and the files they go to; curves and maps, which need Matplotlib."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from diffjax.errors import UserError
 
 BACKGROUND = 255
 
@@ -69,4 +71,65 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> Path:
     part = path.with_name(path.name + ".part")
     Image.fromarray(np.asarray(picture)).save(part, format="PNG")
     part.replace(path)
+    return path
+
+
+def curves(path: str | os.PathLike, series: Mapping[str, tuple[Sequence, Sequence[float]]], *, x: str, y: str) -> Path:
+    """A line for each name, (x, y) points of it, both axes logarithmic where all is above 0; x may be names.
+
+    Raises:
+      UserError: Matplotlib is not installed.
+    """
+    figure = _figure(6.4, 4.4)
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    numbers = all(isinstance(value, (int, float)) for xs, _ in series.values() for value in xs)
+    for name, (xs, ys) in series.items():
+        axes.plot(xs if numbers else list(map(str, xs)), ys, marker="o", label=name)
+    if numbers and min(min(xs) for xs, _ in series.values()) > 0:
+        axes.set_xscale("log")
+        ticks = sorted({value for xs, _ in series.values() for value in xs})
+        axes.set_xticks(ticks, list(map(str, ticks)), minor=False)
+        axes.set_xticks([], minor=True)
+    if min(min(ys) for _, ys in series.values()) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    if any(series):  # one without a name needs no legend
+        axes.legend()
+    return _save_figure(figure, path)
+
+
+def heat_map(
+    path: str | os.PathLike, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
+) -> Path:
+    """`values` `[rows, columns]` as colours, on a logarithmic scale where all are above 0, each with its number; NaN
+    stays white.
+
+    Raises:
+      UserError: Matplotlib is not installed.
+    """
+    figure = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
+    axes = figure.add_subplot(title=title)
+    norm = "log" if np.nanmin(values) > 0 else "linear"
+    axes.imshow(values, norm=norm, cmap="viridis_r", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            box = {"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1}
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", bbox=box)
+    return _save_figure(figure, path)
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("this picture needs Matplotlib: pip install '.[plots]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save_figure(figure, path: str | os.PathLike) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
     return path

@@ -1,9 +1,9 @@
 """Evaluation: features of images, and distances between sets of them, in float64 on the host.
 
-`classifier`, `inception`, `images` and `figures` are used by their names; the distances are here.
+`classifier`, `inception`, `images`, `figures`, `quality` and `sweeps` are used by their names; the distances are here.
 """
 
-from diffjax.evaluation import classifier, figures, images, inception
+from diffjax.evaluation import classifier, figures, images, inception, quality, sweeps
 from diffjax.evaluation.digits import class_confidence, held_out_confidence
 from diffjax.evaluation.features import Extractor, Features, pixels
 from diffjax.evaluation.frechet import (
@@ -52,7 +52,9 @@ __all__ = [
     "nearest_distances",
     "pixels",
     "precision_recall",
+    "quality",
     "save_statistics",
     "statistics",
     "subset_kernel_distance",
+    "sweeps",
 ]

@@ -82,14 +82,14 @@ class Results:
     """
 
     def __init__(self, folder: str | os.PathLike, protocol: dict[str, Any]):
-        self.folder = Path(folder) / "cells"
+        self.folder, self.protocol = Path(folder) / "cells", json.loads(json.dumps(protocol))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder.parent / "protocol.json"
-        protocol = json.loads(json.dumps(protocol))
         if not path.exists():
-            _write(path, protocol)
-        elif (found := json.loads(path.read_text())) != protocol:
-            different = sorted(key for key in found.keys() | protocol.keys() if found.get(key) != protocol.get(key))
+            _write(path, self.protocol)
+        elif (found := json.loads(path.read_text())) != self.protocol:
+            fields = found.keys() | self.protocol.keys()
+            different = sorted(field for field in fields if found.get(field) != self.protocol.get(field))
             raise UserError(
                 f"{folder} holds a sweep with another protocol ({', '.join(different)} differ): give another --out"
             )
