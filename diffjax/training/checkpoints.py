@@ -170,8 +170,16 @@ class Checkpoints:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
-    def _not_saved(self, error: Exception) -> UserError:
-        """What to say when a checkpoint could not be written; makes room by removing what there is of it."""
+    def _not_saved(self, error: Exception) -> Exception:
+        """What to say when a checkpoint could not be written; makes room by removing what there is of it.
+
+        Where another process is gone, that is what there is to say, and JAX's own error says it.
+        """
+        cause: BaseException | None = error
+        while cause is not None and jax.process_count() > 1:
+            if isinstance(cause, jax.errors.JaxRuntimeError):
+                return jax.errors.JaxRuntimeError(str(cause))
+            cause = cause.__cause__ or cause.__context__
         with contextlib.suppress(Exception):
             for unfinished in self.directory.glob("*orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)

@@ -178,3 +178,14 @@ def test_a_write_that_fails_is_told_and_leaves_the_one_before(tmp_path, file_siz
     with Checkpoints(tmp_path, keep=1) as checkpoints:  # the step can be saved after all
         checkpoints.save(make(2).replace(step=jnp.int32(2)), {})
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_the_loss_of_a_process_is_told_as_such(tmp_path, monkeypatch):
+    gone = RuntimeError("not saved")
+    gone.__cause__ = jax.errors.JaxRuntimeError("the task crashed unexpectedly")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert isinstance(checkpoints._not_saved(gone), UserError)
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        assert isinstance(checkpoints._not_saved(gone), jax.errors.JaxRuntimeError)
+        assert isinstance(checkpoints._not_saved(OSError("full")), UserError)
+        monkeypatch.undo()
