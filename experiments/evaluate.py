@@ -1,13 +1,14 @@
-"""Measures samples of the digits model against the real digits.
+"""Measures images against real ones.
 
-python experiments/evaluate.py --workdir runs/digits
+python experiments/evaluate.py --workdir runs/digits                     # samples of a trained network
+python experiments/evaluate.py --images FOLDER_OR_NPZ --reference FOLDER_OR_NPZ
 
-Pixels are [0, 1], rounded to 8 bits; samples 0 … num-1 of the seed, EMA parameters, DDIM with η = 0. Prints and writes
-`WORKDIR/evaluation.json`:
-  frechet_distance       Fréchet distance of 64-dimensional Gaussians to all 1,797 real digits
-  frechet_real_halves    the same between two random halves of the real ones: what sampling noise alone costs
+Prints a Markdown row and writes JSON (`WORKDIR/evaluation.json`, or --out): the unbiased kernel distance (KID) and the
+Fréchet distance in features of --extractor, each beside what as many real images would get, and the protocol. Of a
+workdir the reference is what its config trains on, the held-out part included. A run on the digits has besides:
   confidence             mean top-class probability of an SVM (RBF) fitted on the real digits, on samples …
   confidence_real        … and on held-out real digits (5-fold)
+  frechet_real_halves    Fréchet distance between two random halves of the real digits
   class_shares           smallest and largest share of a class among the samples
   neighbour_ratio        with config.data.holdout > 0: the median distance of a sample to its nearest training image,
                          over that of a held-out image; well under 1 would mean memorising
@@ -15,13 +16,14 @@ Pixels are [0, 1], rounded to 8 bits; samples 0 … num-1 of the seed, EMA param
 
 import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffjax import data, evaluation, launch
-from diffjax.errors import UserError
+from diffjax.errors import UserError, writing
+from diffjax.evaluation import figures, quality
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
@@ -30,73 +32,122 @@ from diffjax.training.checkpoints import Checkpoints
 def main() -> None:
     """Parses the command line, samples, measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="a folder that train.py has written, with the digits as data")
-    parser.add_argument("--num", type=int, default=1000, help="how many samples (at least 65)")
-    parser.add_argument("--steps", type=int, default=50)
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--workdir", type=Path, help="a folder that train.py has written")
+    of.add_argument("--images", type=Path, help="a folder of images, or an npz (arr_0)")
+    parser.add_argument("--reference", type=Path, help="real images, for --images: a folder or an npz (arr_0)")
+    parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
+    parser.add_argument("--num", type=int, default=1000, help="how many samples")
+    parser.add_argument("--reference-num", type=int, default=10_000, help="how many real images at most")
+    parser.add_argument("--steps", type=int, help="of the sampler; default: as config.sample has it")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="the JSON file")
     args = parser.parse_args()
-    launch.start()
-    try:
-        result = evaluate(args.workdir, num=args.num, steps=args.steps, seed=args.seed)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(result, indent=2))
-    (Path(args.workdir) / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    with launch.reporting():
+        launch.start()
+        record = of_workdir(args) if args.workdir else of_images(args)
+        print(figures.markdown([figures.from_record({key: record[key] for key in ("figures", "protocol")})]))
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        out = args.out or (args.workdir and args.workdir / "evaluation.json")
+        print(text if out is None else out)
+        if out is not None:
+            with writing(out):
+                out.write_text(text)
 
 
-def evaluate(workdir: str, *, num: int, steps: int, seed: int) -> dict:
-    """The figures above.
+def of_images(args: argparse.Namespace) -> dict[str, Any]:
+    """The record of images on disk.
 
     Raises:
-      UserError: a workdir of other data, or too few samples for a 64-dimensional covariance.
+      UserError: images that cannot be read, or are of another size than the reference.
     """
-    if num < 65:
-        raise UserError(f"--num={num}: a covariance of 64 pixels needs at least 65 samples")
-    config = setup.load_config(workdir)
-    if config.data.source != "digits":
-        raise UserError(f"{workdir} was trained on {config.data.source!r}; these figures are for 'digits'")
-    config.sample.update(dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": steps, "eta": 0.0})
+    if args.reference is None:
+        raise UserError("--images needs --reference: what is it to be compared with?")
+    sets = [evaluation.images.find(path) for path in (args.images, args.reference)]
+    if sets[0].image_shape != sets[1].image_shape:
+        shapes = " and ".join(str(found.image_shape) for found in sets)
+        raise UserError(f"--images and --reference must be of one size, but are {shapes}")
+    samples, real = (np.concatenate(list(found.batches())) for found in sets)
+    protocol = {
+        "samples": str(args.images),
+        "rounding": "unknown",
+        "ema": "unknown",
+        "sampler": "unknown",
+        "seed": None,
+    }
+    return _record(samples[: args.num], real[: args.reference_num], str(args.reference), args.extractor, protocol)
+
+
+def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
+    """The record of samples of a workdir.
+
+    Raises:
+      UserError: a workdir or a value that cannot be.
+    """
+    config = setup.load_config(args.workdir)
+    config.sample.update({"steps": args.steps} if args.steps else {})
     experiment = setup.experiment(config)
-    with Checkpoints(workdir) as checkpoints:
+    quality.check_num(args.num, quality.extractor(args.extractor, experiment.image_shape))
+    with Checkpoints(args.workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
     def predict(numbers):
         return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers))
 
-    images = generation.images(
+    batches = generation.images(
         experiment.steps,
         predict,
         experiment.image_shape,
-        seed=seed,
-        num=num,
-        batch_size=min(num, 250),
+        seed=args.seed,
+        num=args.num,
+        batch_size=min(args.num, 250),
         per_batch=True,
         progress=True,
     )
+    samples = np.concatenate([images for _, images in batches])
+    options = {name: value for name, value in config.sample.items() if value is not None}
+    protocol = {
+        "samples": f"{args.workdir}, step {step}",
+        "rounding": "nearest",
+        "ema": f"EMA {experiment.ema_decay}",
+        "sampler": ", ".join(f"{name} {value}" for name, value in options.items()),
+        "seed": args.seed,
+    }
+    trained_on, held_out, prepare = setup.images(config)
+    parts = [
+        np.stack([prepare(part[n]["image"]) for n in range(min(len(part), args.reference_num))] or samples[:0])
+        for part in (trained_on, held_out)
+    ]
+    real = np.concatenate(parts)[: args.reference_num]
+    record = _record(samples, real, f"{len(real)} images of {config.data.source}", args.extractor, protocol)
+    return record | (_digits(samples, *parts) if config.data.source == "digits" else {})
 
+
+def _record(
+    samples: np.ndarray, real: np.ndarray, reference: str, name: str, protocol: dict[str, Any]
+) -> dict[str, Any]:
+    extract = quality.extractor(name, samples.shape[1:])
+    found = quality.figures(samples, quality.Reference(extract(real).features, reference), extract)
+    facts = figures.Protocol(num=len(samples), reference=reference, extractor=extract.protocol, **protocol)
+    return figures.record(found, facts)
+
+
+def _digits(samples: np.ndarray, trained_on: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
+    """What can be said of digits alone."""
     everything = data.digits()
-    real, samples = _pixels(everything.images), _pixels(np.concatenate([batch for _, batch in images]))
+    pixels = [images.reshape(len(images), 64) / 255.0 for images in (samples, everything.images, trained_on, held_out)]
+    samples, real, trained_on, held_out = pixels
     confidence, shares = evaluation.class_confidence(samples, real, everything.labels)
     result = {
-        "protocol": f"{num} EMA samples at step {step}, DDIM-{steps}, {config.sample.grid} grid, η = 0, seed {seed}",
-        "frechet_distance": evaluation.frechet_distance(*map(evaluation.statistics, (samples, real))),
         "frechet_real_halves": evaluation.half_split_distance(real),
         "confidence": confidence,
         "confidence_real": evaluation.held_out_confidence(real, everything.labels),
         "class_shares": [float(shares.min()), float(shares.max())],
     }
-    if config.data.holdout:
-        trained_on, held_out = (
-            _pixels(everything.images[part.indices])
-            for part in data.split(everything, config.data.holdout, config.seed)
-        )
+    if len(held_out):
         medians = [np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (samples, held_out)]
         result["neighbour_ratio"] = float(medians[0] / medians[1])
     return result
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1) / 255.0
 
 
 if __name__ == "__main__":

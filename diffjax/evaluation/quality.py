@@ -42,6 +42,18 @@ def extractor(name: str, image_shape: tuple[int, int, int]) -> Extractor:
     return found
 
 
+def check_num(num: int, extract: Extractor) -> None:
+    """Whether so many samples are enough for a Fréchet distance.
+
+    Raises:
+      UserError: if not.
+    """
+    try:
+        frechet.check_count(num, extract.dim)
+    except ValueError as error:
+        raise UserError(f"num={error}") from error
+
+
 def figures(samples: np.ndarray, reference: Reference, extract: Extractor, *, floors: bool = True) -> dict[str, Figure]:
     """The Fréchet and the kernel distance of samples, uint8 `[N, H, W, C]`, to the reference.
 
@@ -56,10 +68,7 @@ def figures(samples: np.ndarray, reference: Reference, extract: Extractor, *, fl
     Raises:
       UserError: too few samples for the extractor's dimensions.
     """
-    try:
-        frechet.check_count(len(samples), extract.dim)
-    except ValueError as error:
-        raise UserError(f"num={error}") from error
+    check_num(len(samples), extract)
     found = extract(samples).features
     distances = {"kernel": kernel.kernel_distance, "frechet": frechet.feature_distance}
     result = {}

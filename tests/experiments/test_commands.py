@@ -95,13 +95,35 @@ def test_a_long_run_goes_on_where_it_was_cut(workdir, tmp_path, monkeypatch, com
 
 def test_evaluate(workdir, command, capsys):
     command("evaluate", "--workdir", workdir, "--num", 70, "--steps", 3)
-    figures = json.loads((workdir / "evaluation.json").read_text())
-    assert json.loads(capsys.readouterr().out) == figures
-    assert figures["protocol"] == "70 EMA samples at step 60, DDIM-3, trailing grid, η = 0, seed 0"
+    record = json.loads((workdir / "evaluation.json").read_text())
+    assert "| kernel | frechet | samples | N | reference |" in capsys.readouterr().out
+    protocol = record["protocol"]
+    assert protocol["samples"] == f"{workdir}, step 60"
+    assert protocol["sampler"] == "grid trailing, sampler ddim, steps 3"
+    assert (protocol["num"], protocol["reference"], protocol["ema"]) == (70, "1797 images of digits", "EMA 0.995")
     # Hardly trained: far from the data, and known to be.
-    assert figures["frechet_distance"] > 10 * figures["frechet_real_halves"]
-    assert figures["confidence_real"] == pytest.approx(0.908, abs=0.005)
-    assert figures["neighbour_ratio"] > 1
+    assert record["figures"]["frechet"]["value"] > 2 * record["figures"]["frechet"]["floor"]
+    assert record["figures"]["kernel"]["value"] > 10 * abs(record["figures"]["kernel"]["floor"])
+    assert record["confidence_real"] == pytest.approx(0.908, abs=0.005)
+    assert record["neighbour_ratio"] > 1
+
+
+def test_evaluate_images_on_disk(command, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, high in (("real", 256), ("same", 256), ("dark", 128)):
+        np.savez(tmp_path / f"{name}.npz", arr_0=rng.integers(0, high, (300, 4, 4, 1)).astype(np.uint8))
+    found = {}
+    for name in ("same", "dark"):
+        images, out = tmp_path / f"{name}.npz", tmp_path / f"{name}.json"
+        command("evaluate", "--images", images, "--reference", tmp_path / "real.npz", "--num", 200, "--out", out)
+        found[name] = json.loads(out.read_text())["figures"]
+    assert abs(found["same"]["kernel"]["value"]) < 0.01 * found["dark"]["kernel"]["value"]
+    assert found["same"]["frechet"]["value"] < 0.2 * found["dark"]["frechet"]["value"]
+    with pytest.raises(SystemExit, match="--images needs --reference"):
+        command("evaluate", "--images", tmp_path / "real.npz")
+    np.savez(tmp_path / "large.npz", arr_0=np.zeros((300, 8, 8, 1), np.uint8))
+    with pytest.raises(SystemExit, match=r"must be of one size, but are \(8, 8, 1\) and \(4, 4, 1\)"):
+        command("evaluate", "--images", tmp_path / "large.npz", "--reference", tmp_path / "real.npz")
 
 
 def test_reconstruct(workdir, command, capsys):
@@ -151,7 +173,7 @@ def test_benchmark_of_the_pipeline(command, capsys, tmp_path):
         ("sample", ["--num", 0], "error: --num=0 must be ≥ 1"),
         ("sample", ["--sampler", "dpm"], "argument --sampler: invalid choice: 'dpm'"),
         ("sample", ["--workdir", "nowhere"], "error: nowhere/config.json is not there"),
-        ("evaluate", ["--num", 64], "error: --num=64"),
+        ("evaluate", ["--num", 64], "error: num=64 samples"),
         ("reconstruct", ["--num", 7, "--steps", 5], "error: --num=7: allowed is 8 … 359, the images there are"),
         (
             "reconstruct",
