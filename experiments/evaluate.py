@@ -115,10 +115,10 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
     }
     trained_on, held_out, prepare = setup.images(config)
     parts = [
-        np.stack([prepare(part[n]["image"]) for n in range(min(len(part), args.reference_num))] or samples[:0])
+        np.array([prepare(part[n]["image"]) for n in range(min(len(part), args.reference_num))], np.uint8)
         for part in (trained_on, held_out)
     ]
-    real = np.concatenate(parts)[: args.reference_num]
+    real = np.concatenate([part for part in parts if len(part)])[: args.reference_num]
     record = _record(samples, real, f"{len(real)} images of {config.data.source}", args.extractor, protocol)
     return record | (_digits(samples, *parts) if config.data.source == "digits" else {})
 
