@@ -143,7 +143,8 @@ def to_markdown(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> str:
     ]
     for labels, row in values.items():
         shown = {column: f"{value:.4g}" for column, value in row.items()}
-        shown |= {column: f"**{shown[column]}**" for column, value in row.items() if value == best[column]}
+        if len(values) > 1:
+            shown |= {column: f"**{shown[column]}**" for column, value in row.items() if value == best[column]}
         entries = [shown.get(column, "") for column in columns]
         lines.append(f"| {' · '.join(labels)} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
