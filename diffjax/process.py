@@ -177,9 +177,7 @@ def scales_at(
 
     fraction = (t - before).reshape(t.shape + (1,) * (x.ndim - t.ndim))
     # Where ᾱ ends at 0, the product with a fraction of 0 would be NaN.
-    value = jnp.where(
-        fraction > 0, (1.0 - fraction) * log_snr(before) + fraction * log_snr(after), log_snr(before)
-    )
+    value = jnp.where(fraction > 0, (1.0 - fraction) * log_snr(before) + fraction * log_snr(after), log_snr(before))
     return jnp.sqrt(jax.nn.sigmoid(value)), jnp.sqrt(jax.nn.sigmoid(-value))
 
 

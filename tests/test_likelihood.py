@@ -1,10 +1,13 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy import integrate, special, stats
 
-from diffjax import likelihood, process, schedules
+from diffjax import guidance, likelihood, process, sampling, schedules
 
 SCHEDULE = schedules.linear(10)
 PIXELS = np.arange(256) / 127.5 - 1
@@ -72,3 +75,44 @@ def test_bound_at_0_is_the_decoder_in_bits(x64):
     term = likelihood.bound_term(SCHEDULE, x0, x0, np.array([0]), mean, log_var)
     expected = -np.mean(likelihood.discretized_gaussian_log_prob(x0, mean, log_var)) / np.log(2)
     assert float(term[0]) == pytest.approx(expected)
+
+
+def gaussian(schedule, mean, std):
+    """The best ε̂ for data N(mean, std²), whole t or fractional; mean and std are scalars, or one an element."""
+
+    def predict(parameters, scales, x, t):
+        signal, noise = process.scales_at(scales, x, t)
+        mean, std = parameters
+        return noise * (x - signal * mean) / (signal**2 * std**2 + noise**2)
+
+    return Partial(predict, (jnp.asarray(mean), jnp.asarray(std)), process.Scales.of(schedule))
+
+
+def learned(predict, schedule, frac):
+    """`predict` with a variance `frac` of the way between the bounds."""
+
+    def wrapped(predict, scales, x, t):
+        eps = predict(x, t)
+        return sampling.Prediction(process.predict_x0(scales, x, t, eps), eps, jnp.full_like(x, frac))
+
+    return Partial(wrapped, predict, process.Scales.of(schedule))
+
+
+def eight_bit(shape, mean=0.1, std=0.25):
+    """Pixels of N(mean, std²) in 8 bits, and log2 of the probability of each value."""
+    edges = np.concatenate([[-np.inf], PIXELS[1:] - 1 / 255, [np.inf]])
+    mass = np.diff(stats.norm(mean, std).cdf(edges))
+    values = np.random.default_rng(0).choice(256, shape, p=mass)
+    return jnp.asarray(PIXELS[values]), np.log2(mass)[values]
+
+
+def test_bound_exceeds_the_entropy_by_less_the_longer_the_chain(x64):
+    x0, log_prob = eight_bit((100, 500))
+    entropy = -np.sum(2.0 ** np.unique(log_prob) * 0)  # noqa: F841
+    gaps = []
+    for num_timesteps in (10, 40, 160, 640):
+        schedule = schedules.cosine(num_timesteps)
+        bound = likelihood.bound(schedule, gaussian(schedule, 0.1, 0.25), x0, jax.random.key(0))
+        # What the bound is too long by, image by image: their own code length varies more.
+        gaps.append(likelihood.mean_and_error(bound.total + np.mean(log_prob, axis=1)))
+    print(gaps)
