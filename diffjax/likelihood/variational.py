@@ -64,7 +64,11 @@ def bound_term(
       mean, log_var: `[B, …]`, of the model's p(x_{t-1} | x_t).
     """
     true_mean, _, true_log_var = process.q_posterior(schedule, x0, x_t, t)
-    return _term(x0, t, true_mean, true_log_var, mean, log_var)
+    kl = normal_kl(true_mean, true_log_var, mean, log_var)
+    first = (t == 0).reshape(-1, *(1,) * (x0.ndim - 1))
+    # Elsewhere the decoder would be asked far out in a tail, where its gradient overflows.
+    decoder = -discretized_gaussian_log_prob(x0, jnp.where(first, mean, x0), jnp.where(first, log_var, 0.0))
+    return jnp.mean(jnp.where(first, decoder, kl), axis=range(1, x0.ndim)) / math.log(2.0)
 
 
 class Bound(NamedTuple):
@@ -165,9 +169,15 @@ def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: 
         x_t = row.signal * x0 + row.noise * noise
         answer = ask(predict, x_t, jnp.full(len(x0), row.t), row.signal, row.noise, clip)
         frac = 0.0 if answer.log_var_frac is None else answer.log_var_frac
+        log_var = row.low + frac * (row.high - row.low)
         true_mean, mean = (row.coef_x0 * start + row.coef_xt * x_t for start in (x0, answer.x0))
-        term = _term(x0, row.t, true_mean, row.true_log_var, mean, row.low + frac * (row.high - row.low))
-        return carry, (term, jnp.mean((answer.eps - noise) ** 2, axes), jnp.mean((answer.x0 - x0) ** 2, axes))
+        nats = jax.lax.cond(
+            row.t == 0,
+            lambda: -discretized_gaussian_log_prob(x0, mean, log_var),
+            lambda: normal_kl(true_mean, row.true_log_var, mean, log_var),
+        )
+        errors = (jnp.mean(error**2, axes) for error in (answer.eps - noise, answer.x0 - x0))
+        return carry, (jnp.mean(nats, axes) / math.log(2.0), *errors)
 
     _, (terms, eps_mse, x0_mse) = jax.lax.scan(body, None, rows, reverse=True)
     last = 2.0 * jnp.log(rows.noise[-1].astype(x0.dtype))
@@ -185,12 +195,3 @@ def checked(predict: Predict, x0: jax.Array) -> tuple[jax.Array, Predict]:
     if x0.ndim < 2 or not jnp.issubdtype(x0.dtype, jnp.floating):
         raise ValueError(f"x0 must be a float array [B, …]; it has shape {x0.shape} and dtype {x0.dtype}")
     return x0.astype(jnp.promote_types(x0.dtype, jnp.float32)), as_pytree(predict)
-
-
-def _term(x0, t, true_mean, true_log_var, mean, log_var):
-    """`[B]`: what `bound_term` says, of the posterior's mean and log-variance."""
-    kl = normal_kl(true_mean, true_log_var, mean, log_var)
-    first = (t == 0).reshape(-1, *(1,) * (x0.ndim - 1))
-    # Elsewhere the decoder would be asked far out in a tail, where its gradient overflows.
-    decoder = -discretized_gaussian_log_prob(x0, jnp.where(first, mean, x0), jnp.where(first, log_var, 0.0))
-    return jnp.mean(jnp.where(first, decoder, kl), axis=range(1, x0.ndim)) / math.log(2.0)
