@@ -6,8 +6,9 @@ x_0 is an 8-bit image in [-1, 1], each element one of k/127.5 - 1, k = 0 … 255
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffjax.likelihood.flow import Exact, exact
+from diffjax.likelihood.flow import PROBES, Exact, exact
 from diffjax.likelihood.variational import (
+    VARIANCES,
     Bound,
     bound,
     bound_term,
@@ -16,6 +17,8 @@ from diffjax.likelihood.variational import (
 )
 
 __all__ = [
+    "PROBES",
+    "VARIANCES",
     "Bound",
     "Exact",
     "bound",
