@@ -136,7 +136,7 @@ def map_timesteps(predict: Predict, indices: ArrayLike) -> jax.tree_util.Partial
       indices: `int[T']`, the kept indices of the longer schedule, strictly ascending.
 
     Raises:
-      ValueError: indices that are not such; asked, a concrete t outside 0 … T'-1.
+      ValueError: indices that are not such; asked, a concrete t outside 0 … T'-1, or a fractional one.
     """
     indices = np.asarray(indices)
     if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
@@ -201,6 +201,8 @@ def _scale_timesteps(predict, factor, x, t):
 
 
 def _map_timesteps(predict, indices, x, t):
+    if jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        raise ValueError(f"t of dtype {jnp.result_type(t)}: an adaptive solver needs the schedule of the training")
     t = t if isinstance(t, jax.core.Tracer) else np.asarray(t)
     if not isinstance(t, jax.core.Tracer) and (np.min(t) < 0 or np.max(t) >= len(indices)):
         raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is 0 … {len(indices) - 1}")

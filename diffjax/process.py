@@ -1,7 +1,7 @@
 """The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v and the score.
 
 `x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it means something.
-Tables are looked up in the dtype of `x`.
+Tables are looked up in the dtype of `x`. The conversions take fractional (float) `t` in 0 … T-1 too, see `scales_at`.
 """
 
 from typing import NamedTuple
@@ -58,41 +58,42 @@ def q_posterior(
 
 def predict_x0(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """x̂_0 = (x_t - √(1-ᾱ_t)·ε̂)/√ᾱ_t (DDPM Eq. 15), `[B, …]`. Not finite where ᾱ_t = 0."""
-    signal, noise = _scales(schedule, x_t, t)
+    signal, noise = scales_at(schedule, x_t, t)
     return (x_t - noise * eps) / signal
 
 
 def predict_eps(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, x0: jax.Array) -> jax.Array:
     """ε̂ = (x_t - √ᾱ_t·x̂_0)/√(1-ᾱ_t), `[B, …]`, t ≥ 0: the inverse of `predict_x0`."""
-    return (x_t - lookup(schedule.sqrt_alpha_bars, t, x_t) * x0) / lookup(schedule.sqrt_one_minus_alpha_bars, t, x_t)
+    signal, noise = scales_at(schedule, x_t, t, clean=False)
+    return (x_t - signal * x0) / noise
 
 
 def predict_v(schedule: NoiseSchedule | Scales, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, App. D), `[B, …]`: -x_0 where ᾱ_t = 0, ε at t = -1."""
-    signal, noise = _scales(schedule, x0, t)
+    signal, noise = scales_at(schedule, x0, t)
     return signal * eps - noise * x0
 
 
 def x0_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
     """x̂_0 = √ᾱ_t·x_t - √(1-ᾱ_t)·v̂, `[B, …]`, finite for every t."""
-    signal, noise = _scales(schedule, x_t, t)
+    signal, noise = scales_at(schedule, x_t, t)
     return signal * x_t - noise * v
 
 
 def eps_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
     """ε̂ = √(1-ᾱ_t)·x_t + √ᾱ_t·v̂, `[B, …]`, finite for every t."""
-    signal, noise = _scales(schedule, x_t, t)
+    signal, noise = scales_at(schedule, x_t, t)
     return noise * x_t + signal * v
 
 
 def score_from_eps(schedule: NoiseSchedule | Scales, t: jax.Array, eps: jax.Array) -> jax.Array:
     """∇log q(x_t) = -ε̂/√(1-ᾱ_t) (Song et al. 2021), `[B, …]`, t ≥ 0."""
-    return -eps / lookup(schedule.sqrt_one_minus_alpha_bars, t, eps)
+    return -eps / scales_at(schedule, eps, t, clean=False)[1]
 
 
 def eps_from_score(schedule: NoiseSchedule | Scales, t: jax.Array, score: jax.Array) -> jax.Array:
     """ε̂ = -√(1-ᾱ_t)·∇log q(x_t), `[B, …]`; 0 at t = -1."""
-    return -lookup(schedule.sqrt_one_minus_alpha_bars, t, score, clean=0.0) * score
+    return -scales_at(schedule, score, t)[1] * score
 
 
 def convert(
@@ -146,13 +147,49 @@ def convert(
     return score_from_eps(schedule, t, eps())
 
 
+def scales_at(
+    schedule: NoiseSchedule | Scales, x: jax.Array, t: jax.Array, *, clean: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """√ᾱ_t and √(1-ᾱ_t) in the dtype of `x`, shaped to broadcast against it.
+
+    Between whole timesteps log(ᾱ/(1-ᾱ)) is linear in t.
+
+    Args:
+      schedule: or its `Scales`.
+      x: `[B, …]`.
+      t: `int[B]` or a scalar in -1 … T-1 (0 … T-1 without `clean`), or a float in 0 … T-1.
+      clean: whether t = -1 is allowed.
+
+    Raises:
+      ValueError: a t that `lookup` refuses.
+    """
+    tables = schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars
+    if not jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        at_clean = (1.0, 0.0) if clean else (None, None)
+        return tuple(lookup(table, t, x, value) for table, value in zip(tables, at_clean, strict=True))
+    t = jnp.asarray(t, jnp.result_type(x))
+    before = jnp.floor(t)
+    after = jnp.minimum(before + 1, len(tables[0]) - 1)
+
+    def log_snr(at):
+        signal, noise = (lookup(table, at.astype(jnp.int32), x) for table in tables)
+        return 2.0 * (jnp.log(signal) - jnp.log(noise))
+
+    fraction = (t - before).reshape(t.shape + (1,) * (x.ndim - t.ndim))
+    # Where ᾱ ends at 0, the product with a fraction of 0 would be NaN.
+    value = jnp.where(fraction > 0, (1.0 - fraction) * log_snr(before) + fraction * log_snr(after), log_snr(before))
+    return jnp.sqrt(jax.nn.sigmoid(value)), jnp.sqrt(jax.nn.sigmoid(-value))
+
+
 def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = None) -> jax.Array:
     """`table[t]` in the dtype of `x`, shaped to broadcast against it; `clean` is the value at t = -1, if it has one.
 
     Raises:
-      ValueError: a concrete `t` out of range (a traced one cannot be seen, and gives NaN), or of a shape other than []
-        and [B].
+      ValueError: a concrete `t` out of range (a traced one cannot be seen, and gives NaN), a fractional one, or one of
+        a shape other than [] and [B].
     """
+    if jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        raise ValueError(f"t of dtype {jnp.result_type(t)}: this table has entries at whole timesteps alone")
     if np.ndim(t) > 1 or (np.ndim(t) == 1 and np.shape(t)[0] not in (1, np.shape(x)[0])):
         raise ValueError(f"t of shape {np.shape(t)} against x of shape {np.shape(x)}: t is a scalar or [{len(x)}]")
     lowest = 0 if clean is None else -1
@@ -162,10 +199,3 @@ def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = N
     clean_first = jnp.pad(table, (1, 0), constant_values=np.nan if clean is None else clean)
     values = clean_first.at[jnp.asarray(t) + 1].get(mode="fill", fill_value=np.nan, wrap_negative_indices=False)
     return values.reshape(values.shape + (1,) * (np.ndim(x) - np.ndim(values)))
-
-
-def _scales(schedule: NoiseSchedule | Scales, x: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return (
-        lookup(schedule.sqrt_alpha_bars, t, x, clean=1.0),
-        lookup(schedule.sqrt_one_minus_alpha_bars, t, x, clean=0.0),
-    )

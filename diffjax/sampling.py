@@ -61,7 +61,7 @@ def sample_keys(seed: int, start: int, count: int) -> jax.Array:
 
 def initial_noise(keys: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """x_T ~ N(0, I), `[B, *shape]`, drawn sample by sample from `keys` `[B]`; `sample` never draws the same noise."""
-    return _normal(keys, _INITIAL, tuple(shape), dtype)
+    return sample_noise(keys, _INITIAL, tuple(shape), dtype)
 
 
 def sample(
@@ -97,7 +97,7 @@ def sample(
       FloatingPointError: with `debug`, naming chunk, row and timestep.
     """
     steps, predict, x, keys = _checked(steps, predict, x, key)
-    return _run(steps, predict, _Carry.start(steps, x), keys, _as_clip(clip), progress=progress, debug=debug).x
+    return _run(steps, predict, _Carry.start(steps, x), keys, as_clip(clip), progress=progress, debug=debug).x
 
 
 def sample_trajectory(
@@ -127,7 +127,7 @@ def sample_trajectory(
     slots = np.full(steps.num_rows, len(kept), np.int32)
     slots[looks] = np.arange(len(kept))
 
-    clip = _as_clip(clip)
+    clip = as_clip(clip)
     carry = _run(steps, predict, _Carry.start(steps, x, len(kept)), keys, clip, slots, progress=progress)
     x_last = x0_last = carry.x
     if grid[-1] != -1:
@@ -264,7 +264,7 @@ def _scan(steps: Steps, slots, predict, carry: _Carry, keys, clip) -> _Carry:
             for k in range(len(history)):
                 new_x += coefficients[k] * history[k]
         if keys is not None:
-            new_x += row.d * scale * _normal(keys, carry.row, x.shape[1:], x.dtype)
+            new_x += row.d * scale * sample_noise(keys, carry.row, x.shape[1:], x.dtype)
         frames = carry.frames
         if frames is not None:
             frames = _Frames(frames.x.at[slot].set(x), frames.x0.at[slot].set(x0))
@@ -276,18 +276,11 @@ def _scan(steps: Steps, slots, predict, carry: _Carry, keys, clip) -> _Carry:
 def _predict(predict: Predict, row: Steps, x: jax.Array, clip: Clip):
     """(x̂0, ε̂, factor of the row's noise) at one row: one network call, clipping, re-derivation."""
     row = _cast(row, x.dtype)
-    answer = predict(x, jnp.full(x.shape[:1], row.t_net, jnp.int32))
-    noisy = row.noise > 0  # where ᾱ = 1, x is its own x̂0, and holds no noise to derive ε̂ from: the network's stays
-    if isinstance(answer, Prediction):
-        x0, eps, frac = (part if part is None else _like(x, part) for part in answer)
-        x0 = jnp.where(noisy, x0, x)
-    else:
-        eps, frac = _like(x, answer), None
-        x0 = (x - row.noise * eps) / row.signal
-    if clip is not None:
-        x0 = clip(x0) if callable(clip) else jnp.clip(x0, -clip, clip)
-        if row.rederive_eps:
-            eps = jnp.where(noisy, (x - row.signal * x0) / jnp.where(noisy, row.noise, 1), eps)
+    t = jnp.full(x.shape[:1], row.t_net, jnp.int32)
+    x0, eps, frac = ask(predict, x, t, row.signal, row.noise, clip)
+    if clip is not None and row.rederive_eps:
+        noisy = row.noise > 0
+        eps = jnp.where(noisy, (x - row.signal * x0) / jnp.where(noisy, row.noise, 1), eps)
     if row.log_var is None:
         return x0, eps, jnp.ones((), x.dtype)
     if frac is None:
@@ -296,6 +289,23 @@ def _predict(predict: Predict, row: Steps, x: jax.Array, clip: Clip):
         )
     low, high = row.log_var
     return x0, eps, jnp.exp(0.5 * (low + frac * (high - low)))
+
+
+def ask(
+    predict: Predict, x: jax.Array, t: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip = None
+) -> Prediction:
+    """One network call at x = `signal`·x_0 + `noise`·ε, `[B, …]`: x̂0 clipped, ε̂ as the network has it."""
+    answer = predict(x, t)
+    if isinstance(answer, Prediction):
+        x0, eps, frac = (part if part is None else _like(x, part) for part in answer)
+        # Where ᾱ = 1, x is its own x̂0, and holds no noise to derive ε̂ from: the network's stays.
+        x0 = jnp.where(noise > 0, x0, x)
+    else:
+        eps, frac = _like(x, answer), None
+        x0 = (x - noise * eps) / signal
+    if clip is not None:
+        x0 = clip(x0) if callable(clip) else jnp.clip(x0, -clip, clip)
+    return Prediction(x0, eps, frac)
 
 
 def _like(x: jax.Array, answer: jax.Array) -> jax.Array:
@@ -319,7 +329,7 @@ def _children(key: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _normal(keys: jax.Array, number: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
+def sample_noise(keys: jax.Array, number: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
     """z ~ N(0, I), `[B, *shape]`: sample n draws from `fold_in(keys[n], number)`."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape, dtype))(keys)
 
@@ -351,18 +361,31 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
     elif key is None:
         raise ValueError("a traced table may add noise: pass key (one that adds none leaves it unused)")
     if key is not None:
-        if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-            raise ValueError(f"key must be typed, as jax.random.key makes them; this one is {key!r}")
-        if key.shape not in ((), x.shape[:1]):
-            raise ValueError(f"key of shape {key.shape}: one key, or one for each of the {len(x)} samples")
-        if key.ndim == 0:
-            key = _children(key, np.arange(len(x), dtype=np.uint32))
+        key = keys_of(key, len(x))
     if not callable(predict):
         raise ValueError(f"predict must be callable as predict(x, t); it is a {type(predict).__name__}")
     return steps, as_pytree(predict), x, key
 
 
-def _as_clip(clip: Clip) -> Clip:
+def keys_of(key: jax.Array, count: int) -> jax.Array:
+    """The keys `[count]` of samples: as given, or the children of one key.
+
+    Raises:
+      ValueError: a key that is not typed, or keys of another count.
+    """
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"key must be typed, as jax.random.key makes them; this one is {key!r}")
+    if key.shape not in ((), (count,)):
+        raise ValueError(f"key of shape {key.shape}: one key, or one for each of the {count} samples")
+    return _children(key, np.arange(count, dtype=np.uint32)) if key.ndim == 0 else key
+
+
+def as_clip(clip: Clip) -> Clip:
+    """`clip` as jit can take it.
+
+    Raises:
+      ValueError: a number that is not above 0.
+    """
     if callable(clip):
         return as_pytree(clip)
     if clip is not None and not isinstance(clip, jax.core.Tracer) and not clip > 0:

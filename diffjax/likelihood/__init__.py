@@ -1,0 +1,36 @@
+"""Bits per dimension: the variational bound of DDPM, its parts, and the exact likelihood of the probability flow.
+
+x_0 is an 8-bit image in [-1, 1], each element one of k/127.5 - 1, k = 0 … 255.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diffjax.likelihood.flow import PROBES, Exact, exact
+from diffjax.likelihood.variational import (
+    VARIANCES,
+    Bound,
+    bound,
+    bound_term,
+    discretized_gaussian_log_prob,
+    normal_kl,
+)
+
+__all__ = [
+    "PROBES",
+    "VARIANCES",
+    "Bound",
+    "Exact",
+    "bound",
+    "bound_term",
+    "discretized_gaussian_log_prob",
+    "exact",
+    "mean_and_error",
+    "normal_kl",
+]
+
+
+def mean_and_error(values: ArrayLike) -> tuple[float, float]:
+    """The mean of values `[N]`, and how far it may be off: their standard deviation over √N. N ≥ 2, float64."""
+    values = np.asarray(values, np.float64)
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))

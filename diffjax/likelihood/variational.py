@@ -1,0 +1,197 @@
+"""The variational bound of DDPM, and its parts: KL divergences of Gaussians and the discretised decoder."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import log_ndtr
+from numpy.typing import ArrayLike
+
+from diffjax import process
+from diffjax.sampling import Clip, Predict, Prediction, as_clip, as_pytree, ask, keys_of, sample_noise
+from diffjax.schedules import NoiseSchedule
+
+VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
+
+HALF_BIN = 1.0 / 255.0
+"""Half the width of one 8-bit bin in [-1, 1]."""
+_EDGE = 0.999
+# What stands in where a bin's probability rounds to 0.
+_LEAST = 1e-37
+
+
+def normal_kl(mean_1: jax.Array, log_var_1: jax.Array, mean_2: jax.Array, log_var_2: jax.Array) -> jax.Array:
+    """KL(N(μ₁, σ₁²) ‖ N(μ₂, σ₂²)) = ½(log σ₂² - log σ₁² + σ₁²/σ₂² - 1 + (μ₁-μ₂)²/σ₂²), in nats. All broadcast."""
+    log_ratio = log_var_1 - log_var_2
+    return 0.5 * (jnp.expm1(log_ratio) - log_ratio + (mean_1 - mean_2) ** 2 * jnp.exp(-log_var_2))
+
+
+def discretized_gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """log P(x) in nats for 8-bit images in [-1, 1]: the mass of N(μ, σ²) within 1/255 of x (DDPM Eq. 13).
+
+    The bins at -1 and 1 reach to ∓∞, so the 256 of them hold a mass of 1. Φ itself is used, in logarithms (public code
+    has a tanh in its place, and a floor of 10⁻¹² under the mass).
+
+    Args:
+      x: one of k/127.5 - 1, k = 0 … 255.
+      mean, log_var: broadcast against x.
+    """
+    scale = jnp.exp(-0.5 * log_var)
+    centred = x - mean
+    # A bin right of the mean is mirrored: the left tail alone keeps its digits.
+    sign = jnp.where(centred > 0, -1.0, 1.0)
+    upper = log_ndtr((sign * centred + HALF_BIN) * scale)
+    lower = log_ndtr((sign * centred - HALF_BIN) * scale)
+    inner = upper + jnp.log(jnp.maximum(-jnp.expm1(lower - upper), _LEAST))
+    first = log_ndtr((centred + HALF_BIN) * scale)
+    last = log_ndtr((HALF_BIN - centred) * scale)
+    return jnp.where(x < -_EDGE, first, jnp.where(x > _EDGE, last, inner))
+
+
+def bound_term(
+    schedule: NoiseSchedule, x0: jax.Array, x_t: jax.Array, t: jax.Array, mean: jax.Array, log_var: jax.Array
+) -> jax.Array:
+    """L_t of the bound on -log p(x_0) in bits/dim, the mean over each example's elements: `[B]` (DDPM Eq. 5).
+
+        t > 0: KL(q(x_{t-1} | x_t, x_0) ‖ N(μ, σ²))        t = 0: -log P(x_0), discretised
+
+    The bound itself is Σ_t L_t and the (tiny) KL of q(x_T | x_0) from N(0, I).
+
+    Args:
+      x0, x_t: `[B, …]`, x0 an 8-bit image in [-1, 1]; t: `int[B]` in 0 … T-1.
+      mean, log_var: `[B, …]`, of the model's p(x_{t-1} | x_t).
+    """
+    true_mean, _, true_log_var = process.q_posterior(schedule, x0, x_t, t)
+    kl = normal_kl(true_mean, true_log_var, mean, log_var)
+    first = (t == 0).reshape(-1, *(1,) * (x0.ndim - 1))
+    # Elsewhere the decoder would be asked far out in a tail, where its gradient overflows.
+    decoder = -discretized_gaussian_log_prob(x0, jnp.where(first, mean, x0), jnp.where(first, log_var, 0.0))
+    return jnp.mean(jnp.where(first, decoder, kl), axis=range(1, x0.ndim)) / math.log(2.0)
+
+
+class Bound(NamedTuple):
+    """The bound on -log p(x_0) of each image and its terms, bits/dim: `total` = `prior` + Σ_t `terms`."""
+
+    total: jax.Array
+    """`[B]`."""
+    prior: jax.Array
+    """L_T `[B]`: KL(q(x_T | x_0) ‖ N(0, I))."""
+    terms: jax.Array
+    """`[T, B]`: at t > 0 the KL of step t → t-1, at t = 0 the decoder's -log P(x_0) (the paper's L_t and L_0)."""
+    eps_mse: jax.Array
+    """`[T, B]`: the squared error of ε̂ as the network gives it."""
+    x0_mse: jax.Array
+    """`[T, B]`: that of x̂0, clipped as asked."""
+
+
+class _Rows(NamedTuple):
+    """What the bound reads of a schedule, `[T]`."""
+
+    t: ArrayLike
+    signal: ArrayLike
+    noise: ArrayLike
+    coef_x0: ArrayLike
+    coef_xt: ArrayLike
+    true_log_var: ArrayLike
+    low: ArrayLike
+    high: ArrayLike
+
+
+def bound(
+    schedule: NoiseSchedule,
+    predict: Predict,
+    x0: jax.Array,
+    key: jax.Array,
+    *,
+    variance: str = "fixed_small",
+    clip: Clip = None,
+) -> Bound:
+    """The variational bound on the code length of 8-bit images (DDPM Eq. 5), one draw of x_t at each t.
+
+        L_T + Σ_{t=1}^{T-1} KL(q(x_{t-1} | x_t, x_0) ‖ N(μ(x_t, x̂0), σ_t²)) - log P(x_0 | x_1)
+
+    One scan, one network call a timestep; other parameters compile nothing. The noise at t of sample n comes from
+    `fold_in(key_n, t)`, so its bound is the same in any batch. A shorter chain is that of `schedules.respace`.
+
+    Args:
+      predict: as `sample` takes it.
+      x0: `[B, …]`, 8-bit images in [-1, 1].
+      key: typed keys `[B]`, or one key.
+      variance: of p(x_{t-1} | x_t), as in `samplers.ddpm`: "fixed_small" β̃, "fixed_large" β, "learned_range" between
+        them, or "learned". At t = 0 β̃ of t = 1 stands in for both fixed ones, and for the range's lower end.
+      clip: of x̂0, as in `sample`; published bounds of DDPM have 1.
+
+    Raises:
+      ValueError: another variance, one that the network does not give, an ε-network where ᾱ = 0, keys that `sample`
+        refuses.
+    """
+    if variance not in VARIANCES:
+        raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
+    x0, predict = checked(predict, x0)
+    answer = jax.eval_shape(predict, x0, jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32))
+    gives = isinstance(answer, Prediction)
+    if variance.startswith("learned") and not (gives and answer.log_var_frac is not None):
+        raise ValueError(f"variance={variance!r}: predict must return a Prediction with log_var_frac")
+    if schedule.alpha_bars[-1] == 0.0 and not gives:
+        raise ValueError(
+            "alpha_bar ends at 0, from where eps says nothing of x0: predict must return a Prediction "
+            "(guidance.from_v, from_x0)"
+        )
+    small, large = schedule.posterior_log_variance, np.log(schedule.betas)
+    low, high = {
+        "fixed_small": (small, small),
+        "fixed_large": (np.append(small[:1], large[1:]),) * 2,
+        "learned_range": (small, large),
+        "learned": (np.zeros_like(small), np.ones_like(small)),
+    }[variance]
+    rows = _Rows(
+        t=np.arange(schedule.num_timesteps, dtype=np.int32),
+        signal=schedule.sqrt_alpha_bars,
+        noise=schedule.sqrt_one_minus_alpha_bars,
+        coef_x0=schedule.posterior_mean_coef_x0,
+        coef_xt=schedule.posterior_mean_coef_xt,
+        true_log_var=small,
+        low=low,
+        high=high,
+    )
+    return _bound(rows, predict, x0, keys_of(key, len(x0)), as_clip(clip))
+
+
+@jax.jit
+def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip) -> Bound:
+    axes = tuple(range(1, x0.ndim))
+
+    def body(carry, row):
+        row = row._replace(**{name: column.astype(x0.dtype) for name, column in row._asdict().items() if name != "t"})
+        noise = sample_noise(keys, row.t, x0.shape[1:], x0.dtype)
+        x_t = row.signal * x0 + row.noise * noise
+        answer = ask(predict, x_t, jnp.full(len(x0), row.t), row.signal, row.noise, clip)
+        frac = 0.0 if answer.log_var_frac is None else answer.log_var_frac
+        log_var = row.low + frac * (row.high - row.low)
+        true_mean, mean = (row.coef_x0 * start + row.coef_xt * x_t for start in (x0, answer.x0))
+        nats = jax.lax.cond(
+            row.t == 0,
+            lambda: -discretized_gaussian_log_prob(x0, mean, log_var),
+            lambda: normal_kl(true_mean, row.true_log_var, mean, log_var),
+        )
+        errors = (jnp.mean(error**2, axes) for error in (answer.eps - noise, answer.x0 - x0))
+        return carry, (jnp.mean(nats, axes) / math.log(2.0), *errors)
+
+    _, (terms, eps_mse, x0_mse) = jax.lax.scan(body, None, rows, reverse=True)
+    last = 2.0 * jnp.log(rows.noise[-1].astype(x0.dtype))
+    prior = jnp.mean(normal_kl(rows.signal[-1].astype(x0.dtype) * x0, last, 0.0, 0.0), axes) / math.log(2.0)
+    return Bound(prior + jnp.sum(terms, axis=0), prior, terms, eps_mse, x0_mse)
+
+
+def checked(predict: Predict, x0: jax.Array) -> tuple[jax.Array, Predict]:
+    """(x0 as float32 or wider, predict as a pytree).
+
+    Raises:
+      ValueError: x0 is no float array `[B, …]`.
+    """
+    x0 = jnp.asarray(x0)
+    if x0.ndim < 2 or not jnp.issubdtype(x0.dtype, jnp.floating):
+        raise ValueError(f"x0 must be a float array [B, …]; it has shape {x0.shape} and dtype {x0.dtype}")
+    return x0.astype(jnp.promote_types(x0.dtype, jnp.float32)), as_pytree(predict)
