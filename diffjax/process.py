@@ -168,8 +168,7 @@ def scales_at(
         at_clean = (1.0, 0.0) if clean else (None, None)
         return tuple(lookup(table, t, x, value) for table, value in zip(tables, at_clean, strict=True))
     t = jnp.asarray(t, jnp.result_type(x))
-    before = jnp.floor(t)
-    after = jnp.minimum(before + 1, len(tables[0]) - 1)
+    before, after = jnp.floor(t), jnp.ceil(t)
 
     def log_snr(at):
         signal, noise = (lookup(table, at.astype(jnp.int32), x) for table in tables)

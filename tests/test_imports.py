@@ -24,7 +24,7 @@ FLOORS = [
 
 
 def test_import_is_light():
-    heavy = ["tensorflow", "torch", "matplotlib", "flax", "optax", "orbax", "grain", "sklearn", "scipy.linalg", "PIL"]
+    heavy = ["tensorflow", "torch", "matplotlib", "flax", "optax", "orbax", "grain", "sklearn", "scipy.linalg", "PIL", "diffrax"]
     code = (
         "import jax, sys; before = set(sys.modules); import diffjax; "
         f"print([m for m in {heavy} if m in set(sys.modules) - before])"

@@ -81,6 +81,34 @@ def test_tables_keep_float64_accuracy_in_float32():
     np.testing.assert_allclose(x_t.item(), 0.01, rtol=1e-7)
 
 
+@pytest.mark.usefixtures("x64")
+def test_between_timesteps_the_log_snr_is_linear():
+    x = jnp.zeros((3, 1, 1))
+    signal, noise = process.scales_at(SCHEDULE, x, np.array([0.0, 3.25, 49.0]))
+    log_snr = SCHEDULE.log_snr[[0, 3, 49]] + [0, 0.25 * (SCHEDULE.log_snr[4] - SCHEDULE.log_snr[3]), 0]
+    assert signal.shape == noise.shape == x.shape
+    np.testing.assert_allclose(2 * np.log(signal / noise).ravel(), log_snr, rtol=1e-11)
+    np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-14)
+    end = process.scales_at(schedules.jsd(5), x, jnp.array([4.0, 3.0, 3.5]))
+    np.testing.assert_allclose(np.ravel(end), [0, np.sqrt(0.2), 0, 1, np.sqrt(0.8), 1], atol=1e-12)
+    for t in (-0.5, 49.5):
+        with pytest.raises(ValueError, match="out of range"):
+            process.scales_at(SCHEDULE, x, t)
+        assert np.all(np.isnan(jax.jit(lambda t: process.scales_at(SCHEDULE, x, t))(t)))
+    with pytest.raises(ValueError, match="whole timesteps alone"):
+        process.q_sample(SCHEDULE, x, 0.5, x)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("given", "wanted"), list(itertools.permutations(KINDS, 2)))
+def test_conversions_at_whole_timesteps_given_as_floats(given, wanted):
+    x_t, value = draw(0), draw(1)
+    whole, floats = (
+        process.convert(SCHEDULE, x_t, t, value, given=given, wanted=wanted) for t in (T, T.astype(np.float64))
+    )
+    np.testing.assert_allclose(floats, whole, rtol=1e-9)
+
+
 def test_under_jit_with_a_traced_timestep():
     x0, eps = draw(0, jnp.float32), draw(1, jnp.float32)
     jitted = jax.jit(lambda t: process.q_sample(SCHEDULE, x0, t, eps))(jnp.asarray(T))

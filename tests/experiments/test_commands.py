@@ -146,6 +146,23 @@ def test_reconstruct(workdir, command, capsys):
     assert figures["mse"]["4"] == pytest.approx(np.mean(((np.asarray(back) + 1) / 2 - images) ** 2), rel=1e-3)
 
 
+def test_likelihood(workdir, command, capsys):
+    command("likelihood", "--workdir", workdir, "--num", 5, "--batch-size", 3, "--exact", "--tolerance", 1e-3)
+    figures = json.loads(capsys.readouterr().out)
+    assert json.loads((workdir / "likelihood.json").read_text()) == figures
+    assert figures["num"] == 5
+    assert len(figures["L_t"]) == 19
+    parts = sum(figures["L_t"]) + figures["L_0"][0] + figures["L_T"][0]
+    assert figures["bound"][0] == pytest.approx(parts, rel=1e-5)
+    assert 0 < figures["bound"][1] < figures["bound"][0]
+    # The same images at once, and the bound alone.
+    command("likelihood", "--workdir", workdir, "--num", 5)
+    again = json.loads(capsys.readouterr().out)
+    assert again["bound"] == pytest.approx(figures["bound"], rel=1e-4)
+    assert "exact" in figures
+    assert "exact" not in again
+
+
 def test_benchmark(command, capsys, tmp_path):
     command("benchmark", "--rows", "scan", "--repeats", 3, "--json", tmp_path / "figures.json")
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
@@ -174,6 +191,9 @@ def test_benchmark_of_the_pipeline(command, capsys, tmp_path):
         ("sample", ["--sampler", "dpm"], "argument --sampler: invalid choice: 'dpm'"),
         ("sample", ["--workdir", "nowhere"], "error: nowhere/config.json is not there"),
         ("evaluate", ["--num", 64], "error: num=64 samples"),
+        ("likelihood", ["--num", 1], "error: --num=1: allowed is 2 … 359, the images there are"),
+        ("likelihood", ["--variance", "learned_range"], "error: --variance=learned_range needs a network"),
+        ("likelihood", ["--probes", -1], "error: --probes=-1 must be ≥ 0"),
         ("reconstruct", ["--num", 7, "--steps", 5], "error: --num=7: allowed is 8 … 359, the images there are"),
         (
             "reconstruct",
