@@ -231,8 +231,7 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
       UserError: a value that cannot be, named with its field.
     """
     with naming("config.data"):
-        # The command line cannot give None, but it can empty a string.
-        options = {k: v or None for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
+        options = {k: v for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
         everything = _call(SOURCES, name=config.data.source, kind="source", **options)
         source, held_out = data.split(everything, config.data.holdout, config.seed)
         prepare = partial(
@@ -338,9 +337,10 @@ def _model(options, channels: int, learns_variance: bool) -> models.UNet:
 
 
 def _call(functions: dict, *, name: str, kind: str = "name", **options):
-    """`functions[name](**options)`; an option of None is left to its default, one that is not taken is an error."""
+    """`functions[name](**options)`; an option of None or "" is left to its default, one that is not taken is an error."""
     function = _named(functions, kind, name)
-    given = {key: value for key, value in options.items() if value is not None}
+    # The command line cannot give None, but it can empty a string.
+    given = {key: value for key, value in options.items() if not (value is None or (isinstance(value, str) and not value))}
     taken = inspect.signature(function).parameters
     if unknown := given.keys() - taken.keys():
         option = sorted(unknown)[0]
