@@ -337,10 +337,11 @@ def _model(options, channels: int, learns_variance: bool) -> models.UNet:
 
 
 def _call(functions: dict, *, name: str, kind: str = "name", **options):
-    """`functions[name](**options)`; an option of None or "" is left to its default, one that is not taken is an error."""
+    """`functions[name](**options)`; what is None or "" is left to its default, what is not taken is an error."""
     function = _named(functions, kind, name)
     # The command line cannot give None, but it can empty a string.
-    given = {key: value for key, value in options.items() if not (value is None or (isinstance(value, str) and not value))}
+    unset = [key for key, value in options.items() if value is None or (isinstance(value, str) and not value)]
+    given = {key: value for key, value in options.items() if key not in unset}
     taken = inspect.signature(function).parameters
     if unknown := given.keys() - taken.keys():
         option = sorted(unknown)[0]
