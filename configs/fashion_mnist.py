@@ -24,5 +24,5 @@ def get_config() -> ml_collections.ConfigDict:
     # Half the 4 MiB that its weights may take are at 8×8, where a convolution costs least for what it holds.
     config.model.update(channels=16, multipliers=(1, 2, 4), attention_resolutions=(8,))
     config.optimizer.update(learning_rate=1e-3, warmup_steps=500)
-    config.train.update(steps=12_000, ema_decays=(0.999, 0.9995), sample_every=1000, checkpoint_every=500)
+    config.train.update(steps=8_000, ema_decays=(0.999, 0.9995), sample_every=1000, checkpoint_every=500)
     return config
