@@ -6,12 +6,11 @@ The functional core (NumPy and JAX alone) is imported with the package; the rest
 import importlib
 
 from diffjax import guidance, latents, likelihood, process, samplers, sampling, schedules, steps, thresholds, timesteps
+from diffjax.noise import initial_noise, sample_keys
 from diffjax.sampling import (
     Prediction,
     Trajectory,
-    initial_noise,
     sample,
-    sample_keys,
     sample_many,
     sample_trajectory,
 )

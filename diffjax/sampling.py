@@ -6,7 +6,6 @@
 
 import dataclasses
 from collections.abc import Callable, Container, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +14,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from diffjax.noise import initial_noise, keys_of, sample_keys, sample_noise
 from diffjax.steps import Steps
 
 Predict = Callable[[jax.Array, jax.Array], Any]
 Clip = float | Callable[[jax.Array], jax.Array] | None
 
-# Rows count up from 0, so the last uint32 is free for the noise that a trajectory starts from.
-_INITIAL = np.uint32(2**32 - 1)
 # A long run is cut into about this many equal chunks, between which the host may speak.
 _CHUNKS = range(20, 41)
 
@@ -46,22 +44,6 @@ class Trajectory(NamedTuple):
     """`[K, B, …]`."""
     x0: jax.Array
     """`[K, B, …]`, clipped as the run was."""
-
-
-def sample_keys(seed: int, start: int, count: int) -> jax.Array:
-    """Typed keys `[count]` of samples `start … start + count - 1` of a seed: the same whoever draws them, and how many.
-
-    Raises:
-      ValueError: a negative start or count.
-    """
-    if start < 0 or count < 0:
-        raise ValueError(f"start={start} and count={count} must be ≥ 0")
-    return _children(jax.random.key(seed), np.arange(start, start + count, dtype=np.uint32))
-
-
-def initial_noise(keys: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """x_T ~ N(0, I), `[B, *shape]`, drawn sample by sample from `keys` `[B]`; `sample` never draws the same noise."""
-    return sample_noise(keys, _INITIAL, tuple(shape), dtype)
 
 
 def sample(
@@ -323,17 +305,6 @@ def _push(history: jax.Array, newest: jax.Array) -> jax.Array:
     return jnp.concatenate([newest[None], history])[: len(history)]
 
 
-@jax.jit
-def _children(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def sample_noise(keys: jax.Array, number: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
-    """z ~ N(0, I), `[B, *shape]`: sample n draws from `fold_in(keys[n], number)`."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape, dtype))(keys)
-
-
 def as_pytree(function: Callable) -> Callable:
     """A function as jit can take it: itself if it is a pytree, or as `Partial`, compared by identity."""
     return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
@@ -365,19 +336,6 @@ def _checked(steps: Steps, predict: Predict, x: jax.Array, key: jax.Array | None
     if not callable(predict):
         raise ValueError(f"predict must be callable as predict(x, t); it is a {type(predict).__name__}")
     return steps, as_pytree(predict), x, key
-
-
-def keys_of(key: jax.Array, count: int) -> jax.Array:
-    """The keys `[count]` of samples: as given, or the children of one key.
-
-    Raises:
-      ValueError: a key that is not typed, or keys of another count.
-    """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(f"key must be typed, as jax.random.key makes them; this one is {key!r}")
-    if key.shape not in ((), (count,)):
-        raise ValueError(f"key of shape {key.shape}: one key, or one for each of the {count} samples")
-    return _children(key, np.arange(count, dtype=np.uint32)) if key.ndim == 0 else key
 
 
 def as_clip(clip: Clip) -> Clip:

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffjax import launch, likelihood, sampling
+from diffjax import launch, likelihood
 from diffjax.errors import UserError
+from diffjax.noise import sample_keys
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
@@ -97,7 +98,7 @@ def measure(
         labels = jnp.array([item["label"] for item in items], jnp.int32)
         condition = {} if experiment.model.num_classes is None else {"label": labels}
         predict = setup.predictor(experiment, params, **condition)
-        keys = sampling.sample_keys(seed, start, batch_size)
+        keys = sample_keys(seed, start, batch_size)
         bound = likelihood.bound(
             experiment.schedule, predict, x0, keys, variance=variance, clip=generation.CLIP if clip else None
         )

@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 from scipy import integrate, special, stats
 
 from diffjax import guidance, likelihood, process, sampling, schedules
+from diffjax.noise import sample_keys, sample_noise
 
 SCHEDULE = schedules.linear(10)
 PIXELS = np.arange(256) / 127.5 - 1
@@ -135,11 +136,11 @@ def test_bound_is_the_entropy_where_the_variance_is_right_too(x64):
 @pytest.mark.parametrize("variance", likelihood.VARIANCES)
 def test_bound_is_the_sum_of_its_terms(x64, variance):
     x0, _ = eight_bit((3, 2, 2))
-    predict, keys = gaussian_with_variance(SCHEDULE, 0.0, 0.3), sampling.sample_keys(0, 0, 3)
+    predict, keys = gaussian_with_variance(SCHEDULE, 0.0, 0.3), sample_keys(0, 0, 3)
     bound = likelihood.bound(SCHEDULE, predict, x0, keys, variance=variance, clip=0.4)
     small, large = SCHEDULE.posterior_log_variance, np.log(SCHEDULE.betas)
     for t in range(10):
-        noise = sampling.sample_noise(keys, t, (2, 2), x0.dtype)
+        noise = sample_noise(keys, t, (2, 2), x0.dtype)
         ts = np.full(3, t)
         x_t = process.q_sample(SCHEDULE, x0, ts, noise)
         start, eps, frac = predict(x_t, ts)
@@ -176,7 +177,7 @@ def test_bound_of_a_network_that_knows_the_image():
 
 def test_an_image_has_its_bound_in_any_batch():
     x0, _ = eight_bit((7, 4))
-    keys = sampling.sample_keys(3, 0, 7)
+    keys = sample_keys(3, 0, 7)
 
     predict = gaussian(SCHEDULE, 0.1, 0.3)
     together = likelihood.bound(SCHEDULE, predict, x0, keys)
@@ -188,7 +189,7 @@ def test_an_image_has_its_bound_in_any_batch():
 
 def test_new_parameters_compile_nothing(count_compilations):
     x0, _ = eight_bit((3, 4))
-    keys = sampling.sample_keys(3, 0, 3)
+    keys = sample_keys(3, 0, 3)
     first = gaussian(SCHEDULE, 0.1, 0.3)
     other = Partial(first.func, (jnp.asarray(0.3), jnp.asarray(0.2)), *first.args[1:])
     for run in (likelihood.bound, likelihood.exact):
@@ -300,7 +301,7 @@ def test_dequantized_likelihood_nears_the_entropy(x64):
 
 def test_samples_are_drawn_one_by_one_and_agree_between_batches():
     x0, _ = eight_bit((5, 4))
-    keys = sampling.sample_keys(1, 0, 5)
+    keys = sample_keys(1, 0, 5)
     schedule = schedules.linear(100, per_thousand=True)
     predict = correlated(schedule, np.eye(4) + 0.1)
     together = likelihood.exact(schedule, predict, x0, keys, probes=2)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.likelihood.variational import HALF_BIN, checked
-from diffjax.sampling import Predict, Prediction, keys_of
+from diffjax.noise import keys_of
+from diffjax.sampling import Predict, Prediction
 from diffjax.schedules import NoiseSchedule
 
 PROBES = ("rademacher", "gaussian")

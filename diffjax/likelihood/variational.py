@@ -10,7 +10,8 @@ from jax.scipy.special import log_ndtr
 from numpy.typing import ArrayLike
 
 from diffjax import process
-from diffjax.sampling import Clip, Predict, Prediction, as_clip, as_pytree, ask, keys_of, sample_noise
+from diffjax.noise import keys_of, sample_noise
+from diffjax.sampling import Clip, Predict, Prediction, as_clip, as_pytree, ask
 from diffjax.schedules import NoiseSchedule
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")

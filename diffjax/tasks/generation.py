@@ -11,6 +11,7 @@ import numpy as np
 
 from diffjax import losses, samplers, sampling, timesteps, viz
 from diffjax.models import UNet
+from diffjax.noise import initial_noise, sample_keys
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
 
@@ -94,8 +95,8 @@ def write_pictures(
     total = schedule.num_timesteps
     ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
     ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    keys = sampling.sample_keys(seed=0, start=0, count=NUM_PICTURES)
-    noise = sampling.initial_noise(keys, shape)
+    keys = sample_keys(seed=0, start=0, count=NUM_PICTURES)
+    noise = initial_noise(keys, shape)
 
     frames = sampling.sample_trajectory(
         ddpm, predict, noise, keys, every=-(-total // 12), clip=CLIP, progress=f"ddpm, {total} steps"
