@@ -233,3 +233,18 @@ def test_train_refuses_a_bad_config_in_one_line(tmp_path, flag, words):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: {words}")
     assert not (tmp_path / "x").exists()
+
+
+def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys):
+    digits = "--config=configs/digits.py", "--config.data.holdout=0.2"
+    refused = run("classifier", *digits, "--out", tmp_path / "digits.npz")
+    assert refused.stderr.strip() == f"error: --out={tmp_path / 'digits.npz'}: must end in .safetensors"
+    out = tmp_path / "digits.safetensors"
+    result = run("classifier", *digits, "--epochs", 8, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert float(re.search(r"accuracy (\S+) on 359 others", result.stdout)[1]) > 0.9
+    command("evaluate", "--workdir", workdir, "--num", 70, "--extractor", out, "--out", tmp_path / "evaluation.json")
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["protocol"]["extractor"]["training"] == {
+        "trained_on": "digits", "images": 1438, "epochs": 8, "seed": 0,
+    }  # fmt: skip
