@@ -1,6 +1,6 @@
 """Trains a small classifier on the images of a config: the feature space for MNIST-like data.
 
-python experiments/classifier.py --config configs/fashion_mnist.py --config.data.path=FILE --out fashion_mnist.safetensors
+python experiments/classifier.py --config configs/fashion_mnist.py --config.data.path=FILE --out fashion.safetensors
 
 Prints its accuracy on what `config.data.holdout` sets apart, or, for an npz, on the arrays that --test-images and
 --test-labels name. `evaluate.py --extractor FILE` and a sweep's `config.extractor` take what it writes.
