@@ -1,6 +1,8 @@
 """Training objectives, one value an example, and their weights by timestep."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax import likelihood, process
+from diffjax.noise import keys_of
 from diffjax.schedules import NoiseSchedule, Table
 
 TARGETS = ("eps", "x0", "v")
@@ -112,6 +115,39 @@ def denoising(
         log_var = low + frac * (process.lookup(np.log(schedule.betas), t, x_t) - low)
         loss += hybrid * schedule.num_timesteps * likelihood.bound_term(schedule, x0, x_t, t, mean, log_var)
     return loss
+
+
+def by_timestep(
+    loss: Callable[..., jax.Array], params: Any, batch: dict[str, jax.Array], timesteps: ArrayLike, key: jax.Array
+) -> jax.Array:
+    """The loss of each example at each of `timesteps` `[K]`, one draw of the noise each: `[K, B]`, in one jitted scan.
+
+    Example n draws its noise at t from `fold_in(key_n, t)`: values do not depend on the batch or on the other t.
+
+    Args:
+      loss: as a training step takes it, without dropout (`generation.loss(..., train=False)`); another function is
+        another compilation.
+      batch: arrays `[B, …]`.
+      timesteps: in 0 … T-1.
+      key: typed keys `[B]`, or one key.
+
+    Raises:
+      ValueError: timesteps that are no vector of whole numbers, and keys that `sample` refuses.
+    """
+    timesteps = np.asarray(timesteps)
+    if timesteps.ndim != 1 or not np.issubdtype(timesteps.dtype, np.integer):
+        raise ValueError(f"timesteps must be int [K]; they are {timesteps.dtype} {timesteps.shape}")
+    count = len(jax.tree.leaves(batch)[0])
+    return _by_timestep(loss, params, batch, timesteps.astype(np.int32), keys_of(key, count))
+
+
+@partial(jax.jit, static_argnums=0)
+def _by_timestep(loss, params, batch, timesteps, keys) -> jax.Array:
+    def body(carry, t):
+        noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+        return carry, loss(params, batch, jnp.full(len(keys), t), noise_keys, keys[0])
+
+    return jax.lax.scan(body, None, timesteps)[1]
 
 
 def offset_noise(keys: jax.Array, shape: tuple[int, ...], strength: float) -> jax.Array:

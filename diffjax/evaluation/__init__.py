@@ -23,7 +23,7 @@ from diffjax.evaluation.frechet import (
 )
 from diffjax.evaluation.inception_score import inception_score
 from diffjax.evaluation.kernel import kernel_distance, subset_kernel_distance
-from diffjax.evaluation.neighbours import nearest_distances
+from diffjax.evaluation.neighbours import Neighbours, nearest, nearest_distances
 from diffjax.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Features",
     "GaussianStatistics",
     "Moments",
+    "Neighbours",
     "PrecisionRecall",
     "check_count",
     "class_confidence",
@@ -49,6 +50,7 @@ __all__ = [
     "load_statistics",
     "merge",
     "moments",
+    "nearest",
     "nearest_distances",
     "pixels",
     "precision_recall",

@@ -117,6 +117,27 @@ class Results:
         return json.loads(path.read_text()) if path.exists() else None
 
 
+def load(folder: str | os.PathLike) -> tuple[dict[str, Any], list[tuple[Cell, dict[str, Any]]]]:
+    """(protocol, rows) of a sweep's folder, the rows in the order of its `table.csv`; those not in it come last.
+
+    Raises:
+      UserError: no folder of a sweep, or one without a cell that is done.
+    """
+    folder = Path(folder)
+    try:
+        protocol = json.loads((folder / "protocol.json").read_text())
+        saved = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+        rows = [(Cell(cell["labels"], cell["fields"]), cell["figures"]) for cell in saved]
+        table = folder / "table.csv"
+        lines = list(csv.DictReader(io.StringIO(table.read_text()))) if table.exists() else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no folder that ablate.py has written: {error}") from error
+    if not rows:
+        raise UserError(f"{folder}: no cell of this sweep is done")
+    order = {tuple(line.get(axis) for axis in rows[0][0].labels): n for n, line in enumerate(lines)}
+    return protocol, sorted(rows, key=lambda row: order.get(tuple(row[0].labels.values()), len(order)))
+
+
 def to_csv(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
     """A line a cell: its labels, then its figures."""
     columns = [*rows[0][0].labels, *dict.fromkeys(name for _, figures in rows for name in figures)]
@@ -128,26 +149,39 @@ def to_csv(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
     return out.getvalue()
 
 
-def to_markdown(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> str:
-    """One figure as a table: the first axis goes across, the others go down; best of each column in bold."""
+class Pivot(NamedTuple):
+    """One figure as a table: the first axis goes across, the others go down."""
+
+    header: list[str]
+    body: list[list[str]]
+    """Each row opens with its labels; a cell that is not done is empty."""
+    best: set[tuple[int, int]]
+    """(row, column) in the body of the least value of each column, where there are several rows."""
+
+
+def pivot(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> Pivot:
+    """A figure of `rows`, at least one of which has it."""
     across, *down = rows[0][0].labels
     columns = list(dict.fromkeys(cell.labels[across] for cell, _ in rows))
     values: dict[tuple[str, ...], dict[str, float]] = {}
     for cell, figures in rows:
         if figure in figures:
             values.setdefault(tuple(cell.labels[axis] for axis in down), {})[cell.labels[across]] = figures[figure]
-    best = {column: min((row[column] for row in values.values() if column in row), default=None) for column in columns}
-    lines = [
-        f"| {' · '.join(down) or figure} \\ {across} | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for labels, row in values.items():
-        shown = {column: f"{value:.4g}" for column, value in row.items()}
-        if len(values) > 1:
-            shown |= {column: f"**{shown[column]}**" for column, value in row.items() if value == best[column]}
-        entries = [shown.get(column, "") for column in columns]
-        lines.append(f"| {' · '.join(labels)} | {' | '.join(entries)} |")
-    return "\n".join(lines) + "\n"
+    least = {column: min((row[column] for row in values.values() if column in row), default=None) for column in columns}
+    body, best = [], set()
+    for i, (labels, row) in enumerate(values.items()):
+        body.append([" · ".join(labels), *(f"{row[column]:.4g}" if column in row else "" for column in columns)])
+        best |= {(i, j) for j, column in enumerate(columns, 1) if column in row and row[column] == least[column]}
+    header = [f"{' · '.join(down) or figure} \\ {across}", *columns]
+    return Pivot(header, body, best if len(body) > 1 else set())
+
+
+def to_markdown(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> str:
+    """`pivot` as a Markdown table, the best of each column in bold."""
+    header, body, best = pivot(rows, figure)
+    shown = [[f"**{text}**" if (i, j) in best else text for j, text in enumerate(line)] for i, line in enumerate(body)]
+    lines = [f"| {' | '.join(line)} |\n" for line in (header, *shown)]
+    return "".join([lines[0], "|---" * len(header) + "|\n", *lines[1:]])
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -27,13 +27,14 @@ def normalize(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, **objective: Any):
+def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, train: bool = True, **objective: Any):
     """The training loss as `training.step` wants it: ε ~ N(0, I), drawn example by example.
 
     `batch["image"]` is uint8 `[B, H, W, C]`; a network of classes is told `batch["label"]`, int `[B]`.
 
     Args:
       offset_noise: the strength of `losses.offset_noise`.
+      train: whether there is dropout.
       objective: of `losses.denoising`: target, norm, delta, weights, hybrid.
     """
 
@@ -47,7 +48,7 @@ def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, **o
         condition = {} if model.num_classes is None else {"label": batch["label"]}
 
         def predict(x, t):
-            return model.apply({"params": params}, x, t, **condition, train=True, rngs={"dropout": dropout_key})
+            return model.apply({"params": params}, x, t, **condition, train=train, rngs={"dropout": dropout_key})
 
         return losses.denoising(schedule, predict, x0, t, noise, **objective)
 

@@ -75,6 +75,20 @@ def check_wandb(project: str | None) -> None:
         )
 
 
+def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
+    """The reports of `workdir/metrics.jsonl`; a line that a kill cut short is left out.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
+
+
 class _Jsonl:
     def __init__(self, path: Path, step: int):
         self._path, self._pending = path, b""

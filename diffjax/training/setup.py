@@ -158,8 +158,8 @@ def predictor(experiment: Experiment, params: Any, **condition: jax.Array) -> Pr
     return guidance.from_target(predict, experiment.schedule, experiment.target, variance=variance)
 
 
-def objective(config: ml_collections.ConfigDict, experiment: Experiment) -> Loss:
-    """The loss that `config.train` asks for.
+def objective(config: ml_collections.ConfigDict, experiment: Experiment, *, train: bool = True) -> Loss:
+    """The loss that `config.train` asks for; with `train=False` without dropout.
 
     Raises:
       UserError: a value that cannot be, named with its field.
@@ -179,6 +179,7 @@ def objective(config: ml_collections.ConfigDict, experiment: Experiment) -> Loss
         experiment.schedule,
         experiment.model,
         offset_noise=options.offset_noise,
+        train=train,
         target=options.target,
         norm=options.loss,
         delta=options.huber_delta,

@@ -1,0 +1,117 @@
+"""One self-contained HTML page: pictures are in it as data, every text is escaped, nothing is fetched, no script."""
+
+import base64
+import html
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from diffjax.errors import UserError
+
+_TYPES = {".gif": "image/gif", ".png": "image/png", ".webp": "image/webp"}
+
+_PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --text: #1b1b1b; --page: #fff; --faint: #666; --line: #ccc; --code: #f3f3f3; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --page: #161616; --faint: #a0a0a0; --line: #444; --code: #242424; }
+}
+body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--text); background: var(--page); }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; }
+figure { margin: 1rem 0; overflow-x: auto; }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figcaption, .note { color: var(--faint); font-size: 0.9rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+pre { padding: 0.7rem; overflow-x: auto; background: var(--code); border-radius: 4px; font-size: 0.85rem; }
+</style>
+</head>
+<body>
+$body
+</body>
+</html>
+""")
+
+
+class Section(NamedTuple):
+    """A heading, and below it blocks of HTML, as the functions here make them."""
+
+    title: str
+    blocks: Sequence[str]
+
+
+def page(title: str, lead: Iterable[str], sections: Iterable[Section]) -> str:
+    """The page: title, `lead` blocks, sections; one without blocks is left out."""
+    parts = [f"<h1>{_text(title)}</h1>", *lead]
+    for section in sections:
+        if section.blocks:
+            parts += [f"<h2>{_text(section.title)}</h2>", *section.blocks]
+    return _PAGE.substitute(title=_text(title), body="\n".join(parts))
+
+
+def paragraph(text: str) -> str:
+    """A paragraph."""
+    return f"<p>{_text(text)}</p>"
+
+
+def heading(text: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{_text(text)}</h3>"
+
+
+def note(text: str) -> str:
+    """A paragraph in small print: what a section lacks, or how it was made."""
+    return f'<p class="note">{_text(text)}</p>'
+
+
+def code(text: str) -> str:
+    """A command, or a file."""
+    return f"<pre>{_text(text)}</pre>"
+
+
+def folded(summary: str, *blocks: str) -> str:
+    """Blocks that show on a click."""
+    return f"<details><summary>{_text(summary)}</summary>\n{chr(10).join(blocks)}\n</details>"
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, bold: Collection[tuple[int, int]] = ()) -> str:
+    """A table; `bold` are (row, column) of its body."""
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
+    lines = []
+    for i, row in enumerate(rows):
+        cells = (f"<strong>{_text(cell)}</strong>" if (i, j) in bold else _text(cell) for j, cell in enumerate(row))
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = f"<thead><tr>{head}</tr></thead>" if header else ""
+    return f'<div class="table"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def figure(path: str | os.PathLike, caption: str) -> str:
+    """A picture, inlined, above its caption.
+
+    Raises:
+      UserError: a file of another kind than PNG, GIF and WebP, or that cannot be read.
+    """
+    path = Path(path)
+    if path.suffix not in _TYPES:
+        raise UserError(f"{path}: a picture's suffix is one of {', '.join(map(repr, _TYPES))}")
+    try:
+        data = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    image = f'<img src="data:{_TYPES[path.suffix]};base64,{data}" alt="{_text(caption)}">'
+    return f"<figure>{image}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,42 @@
+"""The page of a sweep."""
+
+from pathlib import Path
+
+from diffjax.evaluation import sweeps
+from diffjax.report import pages
+
+_NOT_FIGURES = ("seconds", "num", "calls")
+
+
+def of_sweep(folder: Path) -> str:
+    """The HTML page of a folder that ablate.py has written: a table a figure, the protocol, the plots, all cells.
+
+    Raises:
+      UserError: another folder, or one without a cell that is done.
+    """
+    protocol, rows = sweeps.load(folder)
+    found = dict.fromkeys(name for _, figures in rows for name in figures)
+    names = [name for name in found if name not in _NOT_FIGURES and not name.endswith("_floor")]
+    tables = []
+    for name in names:
+        header, body, best = sweeps.pivot(rows, name)
+        tables += [pages.heading(name), pages.table(header, body, bold=best)]
+    plots = [pages.figure(path, path.stem.replace("_", " ")) for path in sorted(folder.glob("*.png"))]
+    axes = list(rows[0][0].labels)
+    cells = [[*cell.labels.values(), *(_number(figures.get(name)) for name in found)] for cell, figures in rows]
+    sections = [
+        pages.Section("Figures", tables),
+        pages.Section("Plots", plots),
+        pages.Section("Protocol", [pages.table((), protocol.items())]),
+        pages.Section("Cells", [pages.folded(f"all {len(rows)}", pages.table([*axes, *found], cells))]),
+    ]
+    lead = [
+        pages.paragraph(f"A sweep over {', '.join(axes)}: {len(rows)} cells are done. The best of a column is bold.")
+    ]
+    return pages.page(folder.resolve().name, lead, sections)
+
+
+def _number(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

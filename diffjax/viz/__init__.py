@@ -1,0 +1,36 @@
+"""Pictures as `uint8[H, W, 3]` arrays, and the files they go to; plots, which need Matplotlib."""
+
+from diffjax.viz.animation import animation_frames, save_animation
+from diffjax.viz.pixels import (
+    captioned,
+    denoising_strip,
+    frame_grid,
+    grid,
+    level,
+    neighbours,
+    save_png,
+    shrink,
+    table,
+    to_uint8,
+)
+from diffjax.viz.plots import curves, heat_map, loss_by_timestep, schedule, training_loss
+
+__all__ = [
+    "animation_frames",
+    "captioned",
+    "curves",
+    "denoising_strip",
+    "frame_grid",
+    "grid",
+    "heat_map",
+    "level",
+    "loss_by_timestep",
+    "neighbours",
+    "save_animation",
+    "save_png",
+    "schedule",
+    "shrink",
+    "table",
+    "to_uint8",
+    "training_loss",
+]

@@ -1,0 +1,93 @@
+"""Animations of a trajectory: GIF and WebP, by Pillow."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from diffjax.viz.pixels import BACKGROUND, grid, level, to_uint8, whole
+
+_HEAD, _TEXT, _BETWEEN = 22, 13, 12
+_FORMATS = {".gif": "GIF", ".webp": "WEBP"}
+
+
+def animation_frames(
+    t: Sequence[int],
+    x: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    columns: int,
+    tile: int = 64,
+    gap: int = 2,
+) -> list[np.ndarray]:
+    """Frames `uint8[H, W, 3]` of one size: a grid of x_t under its level, beside it, if given, one of x̂0.
+
+    Args:
+      t: `[K]`, the levels.
+      x, x0: `[K, B, H, W, C]` in [-1, 1] (x is clipped to it).
+
+    Raises:
+      ValueError: another number of levels than frames, and as `grid`.
+    """
+    if len(t) != len(x) or (x0 is not None and np.shape(x0) != np.shape(x)):
+        raise ValueError(f"{len(t)} levels, x {np.shape(x)} and x0 {np.shape(x0)} must be of as many frames")
+    font = ImageFont.load_default(size=_TEXT)
+    frames = []
+    for k, index in enumerate(t):
+        grids = [grid(to_uint8(part[k]), columns=columns, tile=tile, gap=gap) for part in (x, x0) if part is not None]
+        height, width = grids[0].shape[:2]
+        right = max(width, round(font.getlength(f"x_t, {level(max(t))}")) + 2 * gap) + _BETWEEN
+        size = (right + max(width, 110) if len(grids) > 1 else right - _BETWEEN, height + _HEAD)
+        canvas = Image.new("RGB", size, (BACKGROUND,) * 3)
+        draw = ImageDraw.Draw(canvas)
+        names = (f"x_t, {level(index)}", "x0 predicted")
+        for left, picture, name in zip((0, right), grids, names, strict=False):
+            canvas.paste(Image.fromarray(picture), (left, _HEAD))
+            draw.text((left + gap, _HEAD / 2), name, fill=0, font=font, anchor="lm")
+        frames.append(np.asarray(canvas))
+    return frames
+
+
+def save_animation(
+    path: str | os.PathLike, frames: Sequence[np.ndarray], *, milliseconds: int = 80, hold: int = 2000
+) -> Path:
+    """Writes frames as a GIF or a lossless WebP, by the path's suffix, whole or not at all; it loops for ever.
+
+    Grey frames keep their values in a GIF, colours are reduced to 256 a frame. Equal frames in a row may be stored as
+    one that lasts as long.
+
+    Args:
+      frames: `uint8[H, W, 3]`, of one size.
+      milliseconds: how long each is shown; a GIF counts in tens of them.
+      hold: how long the last one is.
+
+    Raises:
+      ValueError: another suffix, no frames, frames of several sizes, a time under 10 ms.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise ValueError(f"{path}: an animation's suffix is one of {', '.join(map(repr, _FORMATS))}")
+    if len({np.shape(frame) for frame in frames}) != 1:
+        raise ValueError(
+            f"{len(frames)} frames of sizes {sorted({np.shape(frame) for frame in frames})}: one is needed"
+        )
+    if min(milliseconds, hold) < 10:
+        raise ValueError(f"milliseconds={milliseconds} and hold={hold} must be ≥ 10")
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if all(np.ptp(frame, axis=-1).max() == 0 for frame in frames):
+        pictures = [picture.convert("L") for picture in pictures]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    durations = [milliseconds] * (len(frames) - 1) + [hold]
+    with whole(path) as part:
+        pictures[0].save(
+            part,
+            _FORMATS[path.suffix],
+            save_all=True,
+            append_images=pictures[1:],
+            duration=durations,
+            loop=0,
+            **options,
+        )
+    return path

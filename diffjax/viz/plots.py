@@ -1,0 +1,135 @@
+"""Plots by Matplotlib: curves, maps, schedules and losses, as PNG files.
+
+All of them raise a `UserError` where Matplotlib is not installed.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import UserError
+from diffjax.schedules import NoiseSchedule
+from diffjax.viz.pixels import whole
+
+
+def curves(path: str | os.PathLike, series: Mapping[str, tuple[Sequence, Sequence[float]]], *, x: str, y: str) -> Path:
+    """A line for each name, (x, y) points of it, both axes logarithmic where all is above 0; x may be names."""
+    figure = _figure(6.4, 4.4)
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    numbers = all(isinstance(value, (int, float)) for xs, _ in series.values() for value in xs)
+    for name, (xs, ys) in series.items():
+        axes.plot(xs if numbers else list(map(str, xs)), ys, marker="o", label=name)
+    if numbers and min(min(xs) for xs, _ in series.values()) > 0:
+        axes.set_xscale("log")
+        ticks = sorted({value for xs, _ in series.values() for value in xs})
+        axes.set_xticks(ticks, list(map(str, ticks)), minor=False)
+        axes.set_xticks([], minor=True)
+    if min(min(ys) for _, ys in series.values()) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    if any(series):  # one without a name needs no legend
+        axes.legend()
+    return _save_figure(figure, path)
+
+
+def heat_map(
+    path: str | os.PathLike, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
+) -> Path:
+    """`values` `[rows, columns]` as colours, on a logarithmic scale where all are above 0, each with its number; NaN
+    stays white.
+    """
+    figure = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
+    axes = figure.add_subplot(title=title)
+    norm = "log" if np.nanmin(values) > 0 else "linear"
+    axes.imshow(values, norm=norm, cmap="viridis_r", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            box = {"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1}
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", bbox=box)
+    return _save_figure(figure, path)
+
+
+def schedule(path: str | os.PathLike, schedule: NoiseSchedule) -> Path:
+    """β, ᾱ, log-SNR and the posterior's variance β̃ over t; what is infinite is left out."""
+    figure = _figure(8.4, 5.6)
+    panels = {
+        "β": (schedule.betas, "linear"),
+        "ᾱ": (schedule.alpha_bars, "linear"),
+        "log SNR = log ᾱ/(1-ᾱ)": (schedule.log_snr, "linear"),
+        "posterior variance β̃ (0 at t = 0)": (schedule.posterior_variance, "log"),
+    }
+    for axes, (title, (values, scale)) in zip(figure.subplots(2, 2, sharex=True).flat, panels.items(), strict=True):
+        shown = np.isfinite(values) & ((values > 0) | (scale == "linear"))
+        axes.plot(np.flatnonzero(shown), values[shown])
+        axes.set(title=title, yscale=scale if shown.any() else "linear")
+        axes.grid(alpha=0.3)
+    for axes in figure.axes[2:]:
+        axes.set_xlabel("t")
+    return _save_figure(figure, path)
+
+
+def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[str, np.ndarray]) -> Path:
+    """A line for each name: the mean loss over t and, shaded, its standard error on both sides.
+
+    Args:
+      t: `[K]`.
+      losses: of N ≥ 2 images each, `[K, N]` (`losses.by_timestep`).
+    """
+    figure = _figure(7.2, 4.4)
+    axes = figure.add_subplot(xlabel="t", ylabel="loss")
+    positive = True
+    for name, values in losses.items():
+        values = np.asarray(values, np.float64)
+        mean, error = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+        axes.plot(t, mean, label=f"{name} (N = {values.shape[1]}, mean over t {mean.mean():.4g})")
+        axes.fill_between(t, mean - error, mean + error, alpha=0.3, linewidth=0)
+        positive &= bool(np.all(mean > error))
+    axes.set_yscale("log" if positive else "linear")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return _save_figure(figure, path)
+
+
+def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]]) -> Path:
+    """The loss over steps, and that of each part of 0 … T-1, from the lines of `metrics.jsonl`.
+
+    Raises:
+      ValueError: no report of a finite loss.
+    """
+    names = [name for name in dict.fromkeys(name for report in reports for name in report) if name.startswith("loss")]
+    parts = [name for name in names if name.startswith("loss_t")]
+    figure = _figure(7.2, 4.4)
+    axes = figure.add_subplot(xlabel="step", ylabel="loss")
+    for name in names:
+        points = [(r["step"], r[name]) for r in reports if name in r and np.isfinite(r[name])]
+        if points:
+            part = int(name.removeprefix("loss_t")) + 1 if name in parts else 0
+            label = f"t in part {part} of {len(parts)}" if part else "all t"
+            style = {"linewidth": 1, "alpha": 0.7} if part else {"linewidth": 2, "color": "black"}
+            axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) == 1 else None, **style)
+    if not axes.lines:
+        raise ValueError("no report of a finite loss")
+    if min(line.get_ydata().min() for line in axes.lines) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return _save_figure(figure, path)
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("this picture needs Matplotlib: pip install '.[plots]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save_figure(figure, path: str | os.PathLike) -> Path:
+    with whole(path) as part:
+        figure.savefig(part, dpi=110, format="png")
+    return Path(path)
