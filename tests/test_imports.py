@@ -20,6 +20,7 @@ FLOORS = [
     {"losses", "viz"},
     {"data", "tasks"},
     {"training", "evaluation", "interop"},
+    {"report"},
 ]
 
 

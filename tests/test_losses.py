@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffjax import guidance, likelihood, losses, process, schedules
+from diffjax.noise import sample_noise
 
 SCHEDULE = schedules.linear(10)
 T = np.arange(10)
@@ -160,3 +161,29 @@ X0 = jnp.zeros((1, 2))
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_loss_by_timestep_is_known_for_a_known_network():
+    x0, keys = draw((4, 3, 3, 2))[0], jax.random.split(jax.random.key(1), 4)
+
+    def loss(params, batch, t, keys, _):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (3, 3, 2)))(keys)
+        return losses.denoising(SCHEDULE, lambda x, t: params * x, batch["image"], t, noise)
+
+    t = [0, 3, 9]
+    values = losses.by_timestep(loss, jnp.float32(0.5), {"image": x0}, t, keys)
+    assert values.shape == (3, 4)
+    for k, level in enumerate(t):
+        noise = np.asarray(sample_noise(keys, level, (3, 3, 2), jnp.float32))  # of fold_in(key_n, t)
+        ab = SCHEDULE.alpha_bars[level]
+        x_t = np.sqrt(ab) * np.asarray(x0) + np.sqrt(1 - ab) * noise
+        np.testing.assert_allclose(values[k], np.mean((0.5 * x_t - noise) ** 2, axis=(1, 2, 3)), rtol=1e-5)
+    # Neither the batch nor the other timesteps matter.
+    few = losses.by_timestep(loss, jnp.float32(0.5), {"image": x0[1:3]}, [9], keys[1:3])
+    np.testing.assert_allclose(few[0], values[2, 1:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("timesteps", [5, [0.5], [[1]]])
+def test_loss_by_timestep_refuses(timesteps):
+    with pytest.raises(ValueError, match=r"timesteps must be int \[K\]"):
+        losses.by_timestep(lambda *_: None, {}, {"image": jnp.zeros(2)}, timesteps, jax.random.key(0))

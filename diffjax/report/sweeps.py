@@ -30,10 +30,10 @@ def of_sweep(folder: Path) -> str:
         pages.Section("Protocol", [pages.table((), protocol.items())]),
         pages.Section("Cells", [pages.folded(f"all {len(rows)}", pages.table([*axes, *found], cells))]),
     ]
-    lead = [
-        pages.paragraph(f"A sweep over {', '.join(axes)}: {len(rows)} cells are done. The best of a column is bold.")
-    ]
-    return pages.page(folder.resolve().name, lead, sections)
+    text = f"A sweep over {', '.join(axes)}: {len(rows)} cells are done."
+    if any("<strong>" in block for block in tables):
+        text += " The least of each column is bold."
+    return pages.page(folder.resolve().name, [pages.paragraph(text)], sections)
 
 
 def _number(value: object) -> object:

@@ -108,8 +108,8 @@ def of_workdir(
         pages.paragraph(
             f"{config.data.source}, images of {' × '.join(map(str, experiment.image_shape))}; a UNet of {count:,} "
             f"parameters that predicts {experiment.target}, {config.schedule.name} schedule, T = "
-            f"{experiment.schedule.num_timesteps}; step {step:,} of {config.train.steps:,}, EMA {experiment.ema_decay}, "
-            f"seed {seed}."
+            f"{experiment.schedule.num_timesteps}; step {step:,} of {config.train.steps:,}, EMA "
+            f"{experiment.ema_decay}, seed {seed}."
         ),
         *([pages.code(command)] if command else []),
     ]
@@ -200,7 +200,7 @@ def _schedule(run: _Run) -> list[str]:
 
 def _samples(run: _Run, samples: np.ndarray) -> list[str]:
     path = viz.save_png(run.folder / "samples.png", viz.grid(pictures.thumbnails(samples), columns=8))
-    options = ", ".join(f"{name} {value}" for name, value in run.config.sample.items() if value is not None)
+    options = ", ".join(f"{name} {value}" for name, value in run.config.sample.items() if value not in (None, ""))
     blocks = [pages.figure(path, f"{len(samples)} samples: {options}, seed {run.seed}.")]
     for name, what in (("ddpm", "by DDPM, every timestep"), ("ddim", "by DDIM, η = 0")):
         if (path := run.workdir / f"samples_{name}.png").exists():
@@ -248,8 +248,8 @@ def _neighbours(run: _Run, extract: evaluation.Extractor, samples: np.ndarray, s
     shown = (pictures.thumbnails(images) for images in (samples, real[found.indices]))
     path = viz.save_png(run.folder / "neighbours.png", viz.neighbours(*shown, found.distances))
     caption = (
-        f"Samples, and to the right of each the nearest of {count:,} images trained on, with their Euclidean distances; "
-        f"{extract.protocol['extractor']}."
+        f"Samples, and to the right of each the nearest of {count:,} images trained on, with their Euclidean "
+        f"distances; {extract.protocol['extractor']}."
     )
     return [pages.figure(path, caption)]
 

@@ -19,8 +19,8 @@ PredictOf = Callable[[np.ndarray], sampling.Predict]
 
 _LARGEST, _IN_FRAMES = 64, 32
 """Longest sides of images as they are shown, and of those of which there are hundreds."""
-_ANIMATED = 52
-"""Frames of an animation, about."""
+_ANIMATED = 40
+"""Frames of an animation, at most."""
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def denoising(
     *,
     seed: int = 0,
     variance: str = "fixed_small",
-    num: int = 8,
+    num: int = 6,
     frames: int = 256,
 ) -> list[Path]:
     """One ancestral run of `frames - 1` steps, evenly spaced: how images come out of noise.
@@ -110,7 +110,6 @@ def denoising(
         viz.save_png(folder / f"denoising_{name}.png", viz.frame_grid(run.t, part[:, 0], tile=_IN_FRAMES + 8))
         for name, part in (("x", x), ("x0", x0))
     ]
-    last = len(run.t) - 1
-    kept = np.unique(np.append(np.arange(0, last, max(1, last // (_ANIMATED - 1))), last))
+    kept = np.linspace(0, len(run.t) - 1, min(_ANIMATED, len(run.t))).round().astype(int)
     pictures = viz.animation_frames(run.t[kept], x[kept], x0[kept], columns=-(-num // 2))
     return [*paths, viz.save_animation(folder / "denoising.webp", pictures)]

@@ -69,25 +69,17 @@ def save_animation(
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise ValueError(f"{path}: an animation's suffix is one of {', '.join(map(repr, _FORMATS))}")
-    if len({np.shape(frame) for frame in frames}) != 1:
-        raise ValueError(
-            f"{len(frames)} frames of sizes {sorted({np.shape(frame) for frame in frames})}: one is needed"
-        )
+    sizes = sorted({np.shape(frame) for frame in frames})
+    if len(sizes) != 1:
+        raise ValueError(f"{len(frames)} frames of sizes {sizes}: one size is needed")
     if min(milliseconds, hold) < 10:
         raise ValueError(f"milliseconds={milliseconds} and hold={hold} must be ≥ 10")
     pictures = [Image.fromarray(frame) for frame in frames]
     if all(np.ptp(frame, axis=-1).max() == 0 for frame in frames):
         pictures = [picture.convert("L") for picture in pictures]
-    options = {"lossless": True} if path.suffix == ".webp" else {}
-    durations = [milliseconds] * (len(frames) - 1) + [hold]
+    options = {"duration": [milliseconds] * (len(frames) - 1) + [hold], "loop": 0}
+    if path.suffix == ".webp":
+        options["lossless"] = True
     with whole(path) as part:
-        pictures[0].save(
-            part,
-            _FORMATS[path.suffix],
-            save_all=True,
-            append_images=pictures[1:],
-            duration=durations,
-            loop=0,
-            **options,
-        )
+        pictures[0].save(part, _FORMATS[path.suffix], save_all=True, append_images=pictures[1:], **options)
     return path

@@ -134,7 +134,8 @@ def neighbours(
       ValueError: as `captioned`.
     """
     images = np.concatenate([np.asarray(samples)[:, None], references], axis=1)
-    captions = [text for row in np.asarray(distances) for text in ("sample", *(f"{value:.3g}" for value in row))]
+    texts = [["sample", *(f"{value:#.3g}".rstrip(".") for value in row)] for row in np.asarray(distances)]
+    captions = [text for row in texts for text in row]
     return captioned(images.reshape(-1, *images.shape[2:]), captions, columns=images.shape[1], tile=tile, gap=gap)
 
 

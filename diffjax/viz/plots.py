@@ -85,9 +85,11 @@ def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[
     positive = True
     for name, values in losses.items():
         values = np.asarray(values, np.float64)
-        mean, error = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-        axes.plot(t, mean, label=f"{name} (N = {values.shape[1]}, mean over t {mean.mean():.4g})")
-        axes.fill_between(t, mean - error, mean + error, alpha=0.3, linewidth=0)
+        root = np.sqrt(values.shape[1])
+        mean, error = values.mean(axis=1), values.std(axis=1, ddof=1) / root
+        overall = f"{mean.mean():.4f} ± {values.mean(axis=0).std(ddof=1) / root:.4f}"
+        axes.plot(t, mean, linewidth=1, label=f"{name}: mean over t {overall}, {values.shape[1]} images")
+        axes.fill_between(t, mean - error, mean + error, alpha=0.4, linewidth=0)
         positive &= bool(np.all(mean > error))
     axes.set_yscale("log" if positive else "linear")
     axes.grid(alpha=0.3, which="both")
@@ -109,7 +111,7 @@ def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]])
         points = [(r["step"], r[name]) for r in reports if name in r and np.isfinite(r[name])]
         if points:
             part = int(name.removeprefix("loss_t")) + 1 if name in parts else 0
-            label = f"t in part {part} of {len(parts)}" if part else "all t"
+            label = f"part {part} of {len(parts)} of 0 … T-1" if part else "all t"
             style = {"linewidth": 1, "alpha": 0.7} if part else {"linewidth": 2, "color": "black"}
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) == 1 else None, **style)
     if not axes.lines:
@@ -117,7 +119,7 @@ def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]])
     if min(line.get_ydata().min() for line in axes.lines) > 0:
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     return _save_figure(figure, path)
 
 

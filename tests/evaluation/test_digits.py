@@ -9,13 +9,6 @@ def gaussian(seed, shift=0.0, scale=1.0, count=500, dim=6):
     return shift + scale * rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim))
 
 
-def test_nearest_distances():
-    queries, references = gaussian(0, count=300), gaussian(1, count=70)
-    expected = [min(np.linalg.norm(q - r) for r in references) for q in queries]
-    np.testing.assert_allclose(evaluation.nearest_distances(queries, references), expected, rtol=1e-9)
-    np.testing.assert_allclose(evaluation.nearest_distances(queries, references, block=7), expected, rtol=1e-9)
-
-
 def test_the_judge_is_unsure_of_a_grey_square_and_knows_the_classes():
     source = data.digits()
     pixels = source.images.reshape(1797, -1) / 255

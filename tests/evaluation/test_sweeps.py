@@ -62,3 +62,26 @@ def test_tables():
         "| noise \\ S | 10 | 20 |", "|---|---|---|", "| η = 0 | **1** | 3 |", "| σ̂ | 2.5 | **0.25** |",
     ]  # fmt: skip
     assert sweeps.to_markdown(rows[:3], "distance").splitlines()[-1] == "| σ̂ | 2.5 |  |"
+
+
+def test_a_folder_is_loaded_in_the_order_of_its_table(tmp_path):
+    grid = sweeps.cells({"S": {"20": {"steps": 20}, "100": {"steps": 100}, "3": {"steps": 3}}})
+    results = sweeps.Results(tmp_path, {"num": 100})
+    for n, cell in enumerate(grid):
+        results.save(cell, {"distance": float(n)})
+    rows = list(results.rows(grid))
+    (tmp_path / "table.csv").write_text(sweeps.to_csv(rows[:2]))
+    assert sweeps.load(tmp_path) == ({"num": 100}, rows)
+    table = sweeps.pivot(rows, "distance")
+    assert table == (["distance \\ S", "20", "100", "3"], [["", "0", "1", "2"]], set())
+
+
+def test_folders_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(UserError, match="is no folder that ablate.py has written"):
+        sweeps.load(tmp_path)
+    sweeps.Results(tmp_path, {})
+    with pytest.raises(UserError, match="no cell of this sweep is done"):
+        sweeps.load(tmp_path)
+    (tmp_path / "cells" / "x.json").write_text("[]")
+    with pytest.raises(UserError, match="is no folder that ablate.py has written"):
+        sweeps.load(tmp_path)

@@ -79,8 +79,8 @@ def test_an_example_draws_the_same_in_any_batch():
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_is_on_in_training(dropout):
+@pytest.mark.parametrize(("dropout", "train"), [(0.0, True), (0.5, True), (0.5, False)])
+def test_dropout_is_on_in_training(dropout, train):
     model = dj.models.UNet(
         channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=dropout
     )
@@ -90,9 +90,9 @@ def test_dropout_is_on_in_training(dropout):
     rng = np.random.default_rng(0)
     params = tree.unflatten([rng.normal(scale=0.1, size=leaf.shape).astype(np.float32) for leaf in leaves])
     batch = {"image": np.zeros((2, 4, 4, 1), np.uint8)}
-    per_example = jax.jit(generation.loss(SCHEDULE, model))
+    per_example = jax.jit(generation.loss(SCHEDULE, model, train=train))
     a, b = (per_example(params, batch, jnp.array([3, 40]), keys, jax.random.key(n)) for n in range(2))
-    assert (np.max(np.abs(a - b)) > 1e-4) == (dropout > 0)
+    assert (np.max(np.abs(a - b)) > 1e-4) == (train and dropout > 0)
 
 
 def test_labels_of_samples():

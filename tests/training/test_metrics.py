@@ -7,7 +7,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from diffjax.errors import UserError
-from diffjax.training.metrics import MetricWriter, check_wandb
+from diffjax.training.metrics import MetricWriter, check_wandb, read
 
 
 def records(path):
@@ -97,3 +97,12 @@ def test_weights_and_biases_that_is_not_there(monkeypatch):
     check_wandb(None)
     with pytest.raises(UserError, match="config.train.wandb: 'digits' needs the package wandb"):
         check_wandb("digits")
+
+
+def test_read_leaves_out_what_a_kill_cut_short(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*metrics.jsonl: No such file"):
+        read(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
+    reports = read(tmp_path)
+    assert reports[0] == {"step": 1, "loss": 2.0}
+    assert [report["step"] for report in reports] == [1, 2]
