@@ -177,18 +177,19 @@ def _loss_by_timestep(run: _Run, count: int) -> list[str]:
         parts = []
         for start in range(0, found, _BATCH):
             # The last batch is filled up, so that one compilation serves all.
-            items = [source[n % found] for n in range(start, start + min(_BATCH, found))]
-            batch = {
-                "image": jnp.stack([prepare(item["image"]) for item in items]),
-                "label": jnp.array([item["label"] for item in items], jnp.int32),
-            }
+            with naming("config.data"):
+                items = [source[n % found] for n in range(start, start + min(_BATCH, found))]
+                batch = {
+                    "image": jnp.stack([prepare(item["image"]) for item in items]),
+                    "label": jnp.array([item["label"] for item in items], jnp.int32),
+                }
             keys = sample_keys(run.seed, start, len(items))
             parts.append(np.asarray(losses.by_timestep(loss, run.params, batch, t, keys)))
         measured[name] = np.concatenate(parts, axis=1)[:, :found]
     path = viz.loss_by_timestep(run.folder / "loss_by_timestep.png", t, measured)
     caption = (
         f"The training objective by timestep, with the EMA parameters and without dropout, at {len(t)} timesteps, one "
-        "draw of the noise an image; shaded: ± one standard error over the images."
+        "draw of the noise an image, whichever set it is of; shaded: ± one standard error over the images."
     )
     return [pages.figure(path, caption)]
 
@@ -243,7 +244,8 @@ def _neighbours(run: _Run, extract: evaluation.Extractor, samples: np.ndarray, s
     """Of samples, among the images that were trained on."""
     source, _, prepare = setup.images(run.config)
     count = min(searched, len(source))
-    real = np.stack([np.asarray(prepare(source[n]["image"])) for n in range(count)])
+    with naming("config.data"):
+        real = np.stack([prepare(source[n]["image"]) for n in range(count)])
     found = evaluation.nearest(extract(samples).features, extract(real).features, min(_NEIGHBOURS, count))
     shown = (pictures.thumbnails(images) for images in (samples, real[found.indices]))
     path = viz.save_png(run.folder / "neighbours.png", viz.neighbours(*shown, found.distances))
