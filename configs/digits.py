@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "hybrid": 0.0,
                 "timesteps": "uniform",
                 "offset_noise": 0.0,
+                "label_dropout": 0.0,
                 "accumulate": 1,
                 "steps_per_dispatch": 1,
                 "ema_decays": (0.995,),
@@ -89,6 +90,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "variance": placeholder(str),
                 "sigma_hat": placeholder(bool),
                 "order": placeholder(int),
+                "guidance": placeholder(float),
+                "guidance_interval": placeholder(tuple),
+                "guidance_rescale": placeholder(float),
             },
         }
     )

@@ -8,6 +8,8 @@ inside; what reads the schedule by the loop's own t stands outside.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,74 @@ def scale_timesteps(predict: Predict, factor: float) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_scale_timesteps, _checked(predict), np.float64(factor))
 
 
+def classifier_free(
+    predict: Predict,
+    schedule: NoiseSchedule,
+    scale: ArrayLike,
+    *,
+    unconditional: Predict | None = None,
+    interval: tuple[ArrayLike, ArrayLike] = (0.0, np.inf),
+    rescale: ArrayLike = 0.0,
+) -> jax.tree_util.Partial:
+    """Classifier-free guidance, ε̂ = ε̂_u + s·(ε̂_c - ε̂_u): s = 0 is the unconditional network, 1 the conditional one.
+
+    (Ho & Salimans 2022, Eq. 6, call w = s - 1 the strength.) x̂0 and v̂ are combined in the same way, since all of them
+    are affine in ε̂; the log-variance is the conditional network's. All numbers are leaves: others compile nothing.
+
+    Args:
+      predict: the conditional network: gives an array `[B, …]`, ε̂ or what `from_target` takes around this (channels
+        after those of x, a variance, are left as they are), or a `Prediction`.
+      scale: s.
+      unconditional: the other network. None: `predict` answers for both in one call, a batch `[2B, …]` whose rows 2n
+        are told the condition of sample n, and rows 2n + 1 none (`both`).
+      interval: (low, high): guides where low < σ̄ ≤ high, σ̄ = √((1-ᾱ)/ᾱ), with s = 1 elsewhere (Kynkäänniemi et al.
+        2024).
+      rescale: φ in [0, 1]: what is guided is multiplied by φ·std(conditional)/std(guided) + 1 - φ, the deviations over
+        all but the batch (Lin et al. 2023, §3.4). Of an array this is the network's own answer, as in that paper;
+        of a `Prediction` it is x̂0, and ε̂ follows.
+
+    Raises:
+      ValueError: a function that is none, an interval or a φ that cannot be; asked, an answer of a wrong shape.
+    """
+    low, high = interval
+    if not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer) and not 0.0 <= low < high:
+        raise ValueError(f"interval=({low}, {high}) must be two noise levels, 0 ≤ low < high")
+    if not isinstance(rescale, jax.core.Tracer) and not 0.0 <= rescale <= 1.0:
+        raise ValueError(f"rescale={rescale} must be within [0, 1]")
+    other = None if unconditional is None else _checked(unconditional)
+    knobs = _Knobs(*map(_leaf, (scale, low, high, rescale)))
+    return jax.tree_util.Partial(_classifier_free, _checked(predict), other, process.Scales.of(schedule), knobs)
+
+
+def both(condition: jax.Array, none: ArrayLike) -> jax.Array:
+    """`[B, …]` and what stands for no condition → `[2B, …]`, row by row, as `classifier_free` asks one network."""
+    condition = jnp.asarray(condition)
+    pairs = jnp.stack([condition, jnp.broadcast_to(jnp.asarray(none, condition.dtype), condition.shape)], axis=1)
+    return pairs.reshape(-1, *condition.shape[1:])
+
+
+def with_classifier(
+    predict: Predict, schedule: NoiseSchedule, log_prob: Callable[[jax.Array, jax.Array], jax.Array], scale: ArrayLike
+) -> jax.tree_util.Partial:
+    """Classifier guidance, ε̂ - s·√(1-ᾱ)·∇log p(y | x_t) (Dhariwal & Nichol 2021, Alg. 2), where ᾱ > 0.
+
+    Where `predict` is the unconditional network, s = 1 and p the true classifier of x_t, this is the conditional one.
+    An ancestral table's mean moves by s·(β_t/√α_t)·∇log p; their Alg. 1 has s·Σ_t·∇log p.
+
+    Args:
+      predict: gives ε̂ `[B, …]`, or a `Prediction`.
+      log_prob: (x_t `[B, …]`, t `[B]`) → log p(y_n | x_n) `[B]`, each of its own x alone; a pytree, as `predict`.
+      scale: s, a leaf.
+
+    Raises:
+      ValueError: a function that is none; asked, an answer of a wrong shape.
+    """
+    if not callable(log_prob):
+        raise ValueError(f"log_prob must be callable as log_prob(x, t); it is a {type(log_prob).__name__}")
+    scales = process.Scales.of(schedule)
+    return jax.tree_util.Partial(_with_classifier, _checked(predict), as_pytree(log_prob), scales, _leaf(scale))
+
+
 def map_timesteps(predict: Predict, indices: ArrayLike) -> jax.tree_util.Partial:
     """Asks the network at `indices[t]`: it was trained on the schedule from which one of T' indices was respaced.
 
@@ -200,6 +270,75 @@ def _scale_timesteps(predict, factor, x, t):
     return predict(x, jnp.asarray(t, x.dtype) * jnp.asarray(factor, x.dtype))
 
 
+class _Knobs(NamedTuple):
+    """Of `classifier_free`."""
+
+    scale: ArrayLike
+    low: ArrayLike
+    high: ArrayLike
+    rescale: ArrayLike
+
+
+def _classifier_free(predict, unconditional, scales, knobs, x, t):
+    conditional, free = _two_answers(predict, unconditional, x, t)
+    signal, noise = process.scales_at(scales, x, t, clean=False)
+    scale, low, high, rescale = (jnp.asarray(knob, x.dtype) for knob in knobs)
+    level = noise / signal
+    scale = jnp.where((low < level) & (level <= high), scale, 1.0)
+
+    def guided(c, u):
+        # Exact at both ends.
+        return scale * c + (1.0 - scale) * u
+
+    def factor(c, guided):
+        c_std, std = (jnp.std(part, axis=range(1, x.ndim), keepdims=True) for part in (c, guided))
+        return jnp.where(std > 0, rescale * c_std / jnp.where(std > 0, std, 1.0) + (1.0 - rescale), 1.0)
+
+    if not isinstance(conditional, Prediction):
+        channels = x.shape[-1]
+        c, u = (_same_shape(answer[..., :channels], x) for answer in (conditional, free))
+        value = guided(c, u)
+        return jnp.concatenate([value * factor(c, value), conditional[..., channels:]], axis=-1)
+    x0, eps = guided(conditional.x0, free.x0), guided(conditional.eps, free.eps)
+    rescaled = x0 * factor(conditional.x0, x0)
+    return Prediction(rescaled, eps + signal / noise * (x0 - rescaled), conditional.log_var_frac)
+
+
+def _two_answers(predict, unconditional, x, t):
+    """The conditional answer and the other, both arrays or both `Prediction`s, in the sampler's dtype."""
+    if unconditional is None:
+        twice = predict(jnp.repeat(x, 2, axis=0), jnp.repeat(jnp.broadcast_to(t, x.shape[:1]), 2))
+        if any(len(part) != 2 * len(x) for part in jax.tree.leaves(twice)):
+            raise ValueError(
+                f"without unconditional=, predict must answer for 2·{len(x)} rows; it gave "
+                f"{[part.shape for part in jax.tree.leaves(twice)]}"
+            )
+        # Rows side by side: of a batch spread over devices, each keeps its own.
+        pairs = jax.tree.map(lambda part: part.reshape(len(x), 2, *part.shape[1:]), twice)
+        answers = jax.tree.map(lambda part: part[:, 0], pairs), jax.tree.map(lambda part: part[:, 1], pairs)
+    else:
+        answers = predict(x, t), unconditional(x, t)
+    if isinstance(answers[0], Prediction) != isinstance(answers[1], Prediction):
+        raise ValueError("predict and unconditional must both give an array, or both a Prediction")
+    return jax.tree.map(lambda part: jnp.asarray(part, x.dtype), answers)
+
+
+def _with_classifier(predict, log_prob, scales, scale, x, t):
+    def total(x):
+        value = log_prob(x, t)
+        if jnp.shape(value) != x.shape[:1]:
+            raise ValueError(f"log_prob returned shape {jnp.shape(value)} for {len(x)} rows; it must be [{len(x)}]")
+        return jnp.sum(value)
+
+    signal, noise = process.scales_at(scales, x, t, clean=False)
+    shift = jnp.asarray(scale, x.dtype) * noise * jax.grad(total)(x).astype(x.dtype)
+    answer = predict(x, t)
+    if not isinstance(answer, Prediction):
+        return _same_shape(_array(answer, x.dtype), x) - shift
+    x0, eps, frac = answer
+    return Prediction(x0 + noise / signal * shift, eps - shift, frac)
+
+
 def _map_timesteps(predict, indices, x, t):
     if jnp.issubdtype(jnp.result_type(t), jnp.floating):
         raise ValueError(f"t of dtype {jnp.result_type(t)}: an adaptive solver needs the schedule of the training")
@@ -229,6 +368,11 @@ def _same_shape(answer, x):
     if answer.shape != x.shape:
         raise ValueError(f"predict returned shape {answer.shape} for x of shape {x.shape}: they must be equal")
     return answer
+
+
+def _leaf(number: ArrayLike) -> ArrayLike:
+    """A number as a leaf of one type, so that 2 compiles nothing that 2.0 has not."""
+    return np.float64(number) if isinstance(number, int | float) else number
 
 
 def _checked(predict: Predict):

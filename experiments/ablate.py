@@ -31,7 +31,7 @@ from diffjax.errors import UserError, naming, writing  # noqa: E402
 from diffjax.evaluation import quality, sweeps  # noqa: E402
 from diffjax.sampling import Clip  # noqa: E402
 from diffjax.tasks import generation  # noqa: E402
-from diffjax.training import setup  # noqa: E402
+from diffjax.training import guided, setup  # noqa: E402
 from diffjax.training.checkpoints import Checkpoints  # noqa: E402
 from diffjax.training.flags import parse_flags  # noqa: E402
 from diffjax.training.loop import train  # noqa: E402
@@ -137,12 +137,13 @@ def _quality(config: ConfigDict, grid: list[sweeps.Cell], workdir: Path, out: Pa
         step, params = checkpoints.restore_params(experiment.params_shape, ema=decay)
 
     def options(cell: sweeps.Cell) -> tuple[ConfigDict, int, Clip]:
-        fields = dict.fromkeys(setup.KNOBS) | {**config.sample, **cell.fields}
+        fields = dict.fromkeys((*setup.KNOBS, *guided.FIELDS)) | {**config.sample, **cell.fields}
         num, clip = fields.pop("num", config.num), fields.pop("clip", generation.CLIP)
         return ConfigDict(fields), num, clip
 
     for cell in grid:  # before any of them is computed
         setup.sampler(experiment.schedule, options(cell)[0])
+        _guided(experiment, options(cell)[0])
 
     def compute(cell: sweeps.Cell) -> dict[str, float]:
         return measure(experiment, params, *options(cell))
@@ -203,19 +204,32 @@ def _measure(config: ConfigDict, trained: ConfigDict):
 
     def measure(experiment, params, options, num, clip) -> dict[str, float]:
         steps = setup.sampler(experiment.schedule, options)
+        experiment = _guided(experiment, options)
 
         def predict(numbers):
-            return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers))
+            return setup.sample_predictor(experiment, params, numbers)
 
         batches = generation.images(
             steps, predict, shape, clip=clip, seed=config.seed, num=num,
             batch_size=min(num, config.batch_size), per_batch=True,
         )  # fmt: skip
-        found = quality.figures(np.concatenate([images for _, images in batches]), reference, extract)
+        labels = generation.labels(experiment.model, np.arange(num)).get("label")
+        found = quality.figures(np.concatenate([images for _, images in batches]), reference, extract, labels=labels)
         floors = {f"{name}_floor": figure.floor for name, figure in found.items() if figure.floor is not None}
         return {name: figure.value for name, figure in found.items()} | floors | {"calls": steps.num_rows, "num": num}
 
     return measure, {"reference": description, "extractor": extract.protocol, "rounding": "nearest"}
+
+
+def _guided(experiment: setup.Experiment, options: ConfigDict) -> setup.Experiment:
+    """The experiment, sampled from with a cell's guidance."""
+    guide = guided.guide(
+        options,
+        experiment.schedule,
+        num_classes=experiment.model.num_classes,
+        label_dropout=experiment.label_dropout,
+    )
+    return experiment._replace(guide=guide)
 
 
 def _reconstruction(config: ConfigDict, grid: list[sweeps.Cell], workdir: Path, out: Path):

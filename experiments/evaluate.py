@@ -5,10 +5,12 @@ python experiments/evaluate.py --images FOLDER_OR_NPZ --reference FOLDER_OR_NPZ
 
 Prints a Markdown row and writes JSON (`WORKDIR/evaluation.json`, or --out): the unbiased kernel distance (KID) and the
 Fréchet distance in features of --extractor, each beside what as many real images would get, and the protocol. Of a
-workdir the reference is what its config trains on, the held-out part included. A run on the digits has besides:
+workdir the reference is what its config trains on, the held-out part included; where its network has classes and the
+extractor classifies, `accuracy` is the share of samples that it takes for their label. A run on the digits has besides:
   confidence             mean top-class probability of an SVM (RBF) fitted on the real digits, on samples …
   confidence_real        … and on held-out real digits (5-fold)
   frechet_real_halves    Fréchet distance between two random halves of the real digits
+  accuracy               of a network of classes: the share of samples that an SVM takes for their label
   class_shares           smallest and largest share of a class among the samples
   neighbour_ratio        with config.data.holdout > 0: the median distance of a sample to its nearest training image,
                          over that of a held-out image; well under 1 would mean memorising
@@ -92,7 +94,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
     def predict(numbers):
-        return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers))
+        return setup.sample_predictor(experiment, params, numbers)
 
     batches = generation.images(
         experiment.steps,
@@ -105,6 +107,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         progress=True,
     )
     samples = np.concatenate([images for _, images in batches])
+    labels = generation.labels(experiment.model, np.arange(args.num)).get("label")
     options = {name: value for name, value in config.sample.items() if value is not None}
     protocol = {
         "samples": f"{args.workdir}, step {step}",
@@ -119,20 +122,27 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         for part in (trained_on, held_out)
     ]
     real = np.concatenate([part for part in parts if len(part)])[: args.reference_num]
-    record = _record(samples, real, f"{len(real)} images of {config.data.source}", args.extractor, protocol)
-    return record | (_digits(samples, *parts) if config.data.source == "digits" else {})
+    record = _record(samples, real, f"{len(real)} images of {config.data.source}", args.extractor, protocol, labels)
+    return record | (_digits(samples, labels, *parts) if config.data.source == "digits" else {})
 
 
 def _record(
-    samples: np.ndarray, real: np.ndarray, reference: str, name: str, protocol: dict[str, Any]
+    samples: np.ndarray,
+    real: np.ndarray,
+    reference: str,
+    name: str,
+    protocol: dict[str, Any],
+    labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     extract = quality.extractor(name, samples.shape[1:])
-    found = quality.figures(samples, quality.Reference(extract(real).features, reference), extract)
+    found = quality.figures(samples, quality.Reference(extract(real).features, reference), extract, labels=labels)
     facts = figures.Protocol(num=len(samples), reference=reference, extractor=extract.protocol, **protocol)
     return figures.record(found, facts)
 
 
-def _digits(samples: np.ndarray, trained_on: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
+def _digits(
+    samples: np.ndarray, labels: np.ndarray | None, trained_on: np.ndarray, held_out: np.ndarray
+) -> dict[str, Any]:
     """What can be said of digits alone."""
     everything = data.digits()
     pixels = [images.reshape(len(images), 64) / 255.0 for images in (samples, everything.images, trained_on, held_out)]
@@ -144,6 +154,8 @@ def _digits(samples: np.ndarray, trained_on: np.ndarray, held_out: np.ndarray) -
         "confidence_real": evaluation.held_out_confidence(real, everything.labels),
         "class_shares": [float(shares.min()), float(shares.max())],
     }
+    if labels is not None:
+        result["accuracy"] = evaluation.class_accuracy(samples, labels, real, everything.labels)
     if len(held_out):
         medians = [np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (samples, held_out)]
         result["neighbour_ratio"] = float(medians[0] / medians[1])

@@ -3,8 +3,9 @@
 python experiments/sample.py --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
 python experiments/sample.py --weights FOLDER_OR_FILE --out FOLDER
 
-Writes `grid.png` (the first 64) and `samples.npz` (`arr_0`, uint8 [num, H, W, C], as evaluators take them). Batches
-are kept in `FOLDER/parts` until all are there, so the same command goes on where a long run was cut.
+Writes `grid.png` (the first ones) and `samples.npz` (`arr_0`, uint8 [num, H, W, C], as evaluators take them; of a
+network of classes also `arr_1`, their labels). Batches are kept in `FOLDER/parts` until all are there, so the same
+command goes on where a long run was cut.
 
 Weights are a diffusers folder, or a file of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's (SR3) code;
 what the file does not say is given by --option, as in `--option diffusion_steps=4000 --option noise_schedule=cosine`.
@@ -27,7 +28,7 @@ from diffjax import interop, launch, models, sampling, viz
 from diffjax.errors import UserError, naming
 from diffjax.steps import Steps
 from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.training import guided, setup
 from diffjax.training.checkpoints import Checkpoints
 
 
@@ -37,6 +38,7 @@ class Source(NamedTuple):
     steps: Steps
     predict: Callable
     """Of the samples' numbers, `int[B]`: `predict(x, t)` for them."""
+    model: models.UNet
     shape: tuple[int, int, int]
     clip: sampling.Clip
     identity: dict[str, Any]
@@ -54,11 +56,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--raw", action="store_true", help="the parameters themselves, not their EMA")
-    parser.add_argument("--label", type=int, help="the class (default: sample n is of class n mod their number)")
+    parser.add_argument(
+        "--label", "--labels", type=_labels, metavar="K[,K…]",
+        help="the classes, over and over (default: sample n is of class n mod their number)",
+    )  # fmt: skip
     weights = parser.add_argument_group("weights", "for --weights alone")
     weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="what the file omits")
     weights.add_argument("--image-size", type=int, help="height and width, where the file does not say")
     weights.add_argument("--image", type=Path, help="the condition image (SR3), scaled to the size bicubically")
+    towards = parser.add_argument_group("guidance", "towards the label; what is not given is as the config has it")
+    towards.add_argument("--guidance", type=float, metavar="SCALE", help="0: no class, 1: no guidance, and more")
+    towards.add_argument(
+        "--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels √((1-ᾱ)/ᾱ) to guide in"
+    )
+    towards.add_argument("--guidance-rescale", type=float, metavar="φ", help="0 … 1: towards the unguided deviation")
     sampler = parser.add_argument_group("sampler", "what is not given is as the config or the weights have it")
     sampler.add_argument("--sampler", choices=setup.SAMPLERS)
     sampler.add_argument("--steps", type=int)
@@ -108,8 +119,12 @@ def run(args: argparse.Namespace) -> None:
         multihost_utils.sync_global_devices("every process has written its parts")
     if jax.process_index() == 0:
         images = np.concatenate([np.load(path) for path in sorted(parts.glob("?????????.npy"))])
-        print(viz.save_png(out / "grid.png", viz.grid(images[:64], columns=8)))
-        np.savez_compressed(out / "samples.npz", arr_0=images)
+        columns = generation.columns(len(args.label) if args.label else source.model.num_classes)
+        print(viz.save_png(out / "grid.png", viz.grid(images[: generation.ROWS * columns], columns=columns)))
+        arrays = {"arr_0": images}
+        if source.model.num_classes is not None:
+            arrays["arr_1"] = generation.labels(source.model, np.arange(args.num), args.label)["label"]
+        np.savez_compressed(out / "samples.npz", **arrays)
         print(out / "samples.npz")
         shutil.rmtree(parts)
 
@@ -122,13 +137,13 @@ def from_workdir(args: argparse.Namespace) -> Source:
     config = setup.load_config(args.workdir)
     config.sample.update(_options(args, config.sample))
     experiment = setup.experiment(config)
+    _check_labels(args.label, experiment.model)
     with Checkpoints(args.workdir) as checkpoints:
         decay = None if args.raw else experiment.ema_decay
         step, params = checkpoints.restore_params(experiment.params_shape, ema=decay)
-    _check_label(args.label, experiment.model)
 
     def predict(numbers):
-        return setup.predictor(experiment, params, **generation.labels(experiment.model, numbers, args.label))
+        return setup.sample_predictor(experiment, params, numbers, args.label)
 
     identity = {
         "workdir": str(args.workdir.resolve()),
@@ -137,11 +152,14 @@ def from_workdir(args: argparse.Namespace) -> Source:
         "label": args.label,
         "sample": json.loads(config.sample.to_json()),
     }
-    return Source(experiment.steps, predict, experiment.image_shape, generation.CLIP, identity)
+    return Source(experiment.steps, predict, experiment.model, experiment.image_shape, generation.CLIP, identity)
 
 
 def from_weights(args: argparse.Namespace) -> Source:
     """Imported weights, sampled as those who made them do where `args` do not; by DDIM in 50 steps."""
+    for field in guided.FIELDS:
+        if getattr(args, field) is not None:
+            raise UserError(f"--{field.replace('_', '-')} goes with --workdir: imported networks know no 'no label'")
     options = dict(_parsed(option) for option in args.option)
     net = interop.load(args.weights, **options, **({"ema": False} if args.raw else {}))
     size = (args.image_size, args.image_size) if args.image_size else net.image_size
@@ -157,7 +175,7 @@ def from_weights(args: argparse.Namespace) -> Source:
         chosen.variance = net.settings.variance
     steps = setup.sampler(net.schedule, chosen, grid=None if args.grid else net.grid)
     condition = {}
-    _check_label(args.label, net.model)
+    _check_labels(args.label, net.model)
     if bool(args.image) != bool(net.condition_channels):
         raise UserError(f"--image: this network takes {'a' if net.condition_channels else 'no'} condition image")
     if args.image:
@@ -176,12 +194,12 @@ def from_weights(args: argparse.Namespace) -> Source:
         "image": str(args.image),
         "sample": json.loads(chosen.to_json()),
     }
-    return Source(steps, predict, (*size, net.channels), net.settings.clip, identity)
+    return Source(steps, predict, net.model, (*size, net.channels), net.settings.clip, identity)
 
 
 def _options(args: argparse.Namespace, defaults: ml_collections.ConfigDict) -> dict[str, Any]:
     """What changes in a `config.sample`."""
-    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", *setup.KNOBS)}
+    given = {name: getattr(args, name) for name in ("sampler", "steps", "grid", *setup.KNOBS, *guided.FIELDS)}
     changed = {name: value for name, value in given.items() if value is not None}
     if args.sampler not in (None, defaults.sampler) or args.sigma_hat:
         # Another sampler does not take over the knobs of the config's own.
@@ -189,10 +207,18 @@ def _options(args: argparse.Namespace, defaults: ml_collections.ConfigDict) -> d
     return changed
 
 
-def _check_label(label: int | None, model: models.UNet) -> None:
-    if label is not None and not 0 <= label < (model.num_classes or 0):
-        allowed = f"allowed is 0 … {model.num_classes - 1}" if model.num_classes else "this network has no classes"
-        raise UserError(f"--label={label}: {allowed}")
+def _check_labels(labels: list[int] | None, model: models.UNet) -> None:
+    for label in labels or ():
+        if not 0 <= label < (model.num_classes or 0):
+            allowed = f"allowed is 0 … {model.num_classes - 1}" if model.num_classes else "this network has no classes"
+            raise UserError(f"--label={label}: {allowed}")
+
+
+def _labels(text: str) -> list[int]:
+    try:
+        return [int(label) for label in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, as in 3 or 0,1,2") from None
 
 
 def _parsed(option: str) -> tuple[str, Any]:

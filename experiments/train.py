@@ -49,13 +49,14 @@ def main(argv: list[str]) -> None:
             return
         experiment = setup.experiment(config)
         params = jax.device_get(state.ema_params[experiment.ema_decay])
-        labels = generation.labels(experiment.model, np.arange(generation.NUM_PICTURES))
+        columns = generation.columns(experiment.model.num_classes)
         with writing(workdir):
             paths = generation.write_pictures(
                 experiment.schedule,
-                setup.predictor(experiment, params, **labels),
+                setup.sample_predictor(experiment, params, np.arange(generation.ROWS * columns)),
                 experiment.image_shape,
                 workdir,
+                columns=columns,
                 variance="learned_range" if experiment.learns_variance else "fixed_small",
             )
         print(*paths, sep="\n")

@@ -14,7 +14,9 @@ from diffjax.training import setup
 CONFIGS = Path(__file__).parents[1] / "configs"
 PARAMETERS = {
     "digits": 231_105,
+    "classes_digits": 231_745,
     "fashion_mnist": None,
+    "classes_fashion_mnist": None,
     "mnist": None,
     "cifar10": 35_746_307,
     "cifar10_iddpm": 52_546_438,

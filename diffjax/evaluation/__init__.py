@@ -4,7 +4,7 @@
 """
 
 from diffjax.evaluation import classifier, figures, images, inception, quality, sweeps
-from diffjax.evaluation.digits import class_confidence, held_out_confidence
+from diffjax.evaluation.digits import class_accuracy, class_confidence, held_out_confidence
 from diffjax.evaluation.features import Extractor, Features, pixels
 from diffjax.evaluation.frechet import (
     GaussianStatistics,
@@ -34,6 +34,7 @@ __all__ = [
     "Neighbours",
     "PrecisionRecall",
     "check_count",
+    "class_accuracy",
     "class_confidence",
     "classifier",
     "feature_distance",

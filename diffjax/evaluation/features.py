@@ -33,6 +33,8 @@ class Extractor:
     image_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     """(H, W, C) that it is for; None where any will do."""
     batch_size: int = 100
+    classifies: bool = False
+    """Whether logits are of the classes by which such images are labelled."""
 
     def __call__(self, images: np.ndarray) -> Features:
         """Of N images, 0 or more."""

@@ -54,7 +54,14 @@ def check_num(num: int, extract: Extractor) -> None:
         raise UserError(f"num={error}") from error
 
 
-def figures(samples: np.ndarray, reference: Reference, extract: Extractor, *, floors: bool = True) -> dict[str, Figure]:
+def figures(
+    samples: np.ndarray,
+    reference: Reference,
+    extract: Extractor,
+    *,
+    floors: bool = True,
+    labels: np.ndarray | None = None,
+) -> dict[str, Figure]:
     """The Fréchet and the kernel distance of samples, uint8 `[N, H, W, C]`, to the reference.
 
     The unbiased kernel distance leads where N is small: the Fréchet distance grows with D/N.
@@ -64,12 +71,14 @@ def figures(samples: np.ndarray, reference: Reference, extract: Extractor, *, fl
       reference: real images.
       extract: the extractor that the reference was made with.
       floors: also what N real images of the reference would get, against the others.
+      labels: int `[N]`, of what classes the samples ought to be: an extractor that classifies tells the `accuracy`, the
+        share of those that it takes for that.
 
     Raises:
       UserError: too few samples for the extractor's dimensions.
     """
     check_num(len(samples), extract)
-    found = extract(samples).features
+    found, logits = extract(samples)
     distances = {"kernel": kernel.kernel_distance, "frechet": frechet.feature_distance}
     result = {}
     for name, distance in distances.items():
@@ -78,4 +87,6 @@ def figures(samples: np.ndarray, reference: Reference, extract: Extractor, *, fl
             # A few draws tell what the noise of N samples is.
             floor, _ = frechet.floor(reference.features, len(samples), distance=distance, splits=3)
         result[name] = Figure(distance(found, reference.features), floor=floor)
+    if labels is not None and extract.classifies:
+        result["accuracy"] = Figure(float(np.mean(logits.argmax(1) == labels)))
     return result

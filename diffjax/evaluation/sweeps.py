@@ -19,6 +19,10 @@ Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets; labels in the order in which tables have them."""
 
 
+HIGHER_IS_BETTER = ("accuracy",)
+"""Figures of which the highest is the best; of all others it is the lowest."""
+
+
 class Cell(NamedTuple):
     """One point of the grid."""
 
@@ -167,11 +171,12 @@ def pivot(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> Pivot:
     for cell, figures in rows:
         if figure in figures:
             values.setdefault(tuple(cell.labels[axis] for axis in down), {})[cell.labels[across]] = figures[figure]
-    least = {column: min((row[column] for row in values.values() if column in row), default=None) for column in columns}
+    pick = max if figure in HIGHER_IS_BETTER else min
+    peak = {column: pick((row[column] for row in values.values() if column in row), default=None) for column in columns}
     body, best = [], set()
     for i, (labels, row) in enumerate(values.items()):
         body.append([" · ".join(labels), *(f"{row[column]:.4g}" if column in row else "" for column in columns)])
-        best |= {(i, j) for j, column in enumerate(columns, 1) if column in row and row[column] == least[column]}
+        best |= {(i, j) for j, column in enumerate(columns, 1) if column in row and row[column] == peak[column]}
     header = [f"{' · '.join(down) or figure} \\ {across}", *columns]
     return Pivot(header, body, best if len(body) > 1 else set())
 

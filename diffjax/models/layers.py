@@ -10,6 +10,9 @@ from flax import linen as nn
 
 Dtype = Any
 
+NO_LABEL = -1
+"""The label of an image that is told to be of no class, as `data.NO_LABEL`."""
+
 
 def ddpm_init(scale: float = 1.0):
     """Uniform, variance `scale`/(mean of fan-in and fan-out); scale 0 gives all but zeros (DDPM's code)."""
@@ -42,9 +45,16 @@ def dense(features: int, *, dtype: Dtype, init_scale: float = 1.0, use_bias: boo
     return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=ddpm_init(init_scale), name=name)
 
 
-def embed(num: int, features: int, *, dtype: Dtype, name: str) -> nn.Embed:
-    """A vector for each class, drawn from N(0, 1) (OpenAI's and abarankab's code)."""
-    return nn.Embed(num, features, dtype=dtype, embedding_init=nn.initializers.normal(1.0), name=name)
+def embed(label: jax.Array, num: int, features: int, *, dtype: Dtype, name: str) -> jax.Array:
+    """int `[B]` → `[B, features]`: a vector for each class, drawn from N(0, 1) (OpenAI's and abarankab's code).
+
+    `NO_LABEL` gives zeros (Karras et al. 2022, whose code drops labels so): a network that knows it has no more
+    parameters than one that does not. Any other label outside 0 … num - 1 gives NaN.
+    """
+    vectors = nn.Embed(num, features, dtype=dtype, embedding_init=nn.initializers.normal(1.0), name=name)
+    # The index -1 would be the last class, and one past the end is NaN.
+    given = vectors(jnp.where(label == NO_LABEL, 0, jnp.where(label < 0, num, label)))
+    return jnp.where((label == NO_LABEL)[:, None], 0, given)
 
 
 def halve(x: jax.Array) -> jax.Array:
@@ -114,7 +124,7 @@ class ResBlock(nn.Module):
         emb = nn.swish(emb) if self.activate_embedding else emb
         emb = dense(self.channels * (2 if self.scale_shift else 1), dtype=self.dtype, name="emb")(emb)[:, None, None, :]
         if self.class_bias is not None:
-            h += embed(self.class_bias, self.channels, dtype=self.dtype, name="class_bias")(label)[:, None, None, :]
+            h += embed(label, self.class_bias, self.channels, dtype=self.dtype, name="class_bias")[:, None, None, :]
         if self.scale_shift:
             scale, shift = jnp.split(emb, 2, axis=-1)
             h = self.norm(name="norm2")(h) * (1 + scale) + shift

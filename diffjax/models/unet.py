@@ -84,7 +84,8 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """ε̂ `[B, H, W, out_channels]` (float32 or wider) of x_t `[B, H, W, C]` and t `[B]`, int or float.
 
-        `label` is int `[B]`, each under `num_classes` (one that is not gives NaN where tracing hides its value).
+        `label` is int `[B]`, each 0 … `num_classes` - 1, or `NO_LABEL` = -1 for an image of no class (one that is
+        neither gives NaN where tracing hides its value).
         `image` `[B, H, W, Ci]` is a condition, joined to x's channels after them; give one to `init` and the network
         has it. In training, pass `rngs={"dropout": key}` to `apply`.
 
@@ -127,9 +128,6 @@ class UNet(nn.Module):
                 return layers.Downsample(self.downsample_padding, self.dtype, name=name)(h)
             return layers.Upsample(self.dtype, name=name)(h)
 
-        if label is not None:
-            # The index -1 would be the last class.
-            label = jnp.where(label < 0, self.num_classes, label)
         emb = self._embed(t, label, wide)
 
         h = x if image is None else jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
@@ -166,7 +164,7 @@ class UNet(nn.Module):
         emb = layers.dense(hidden, dtype=self.dtype, name="time_1")(emb.astype(self.dtype))
         emb = layers.dense(out, dtype=self.dtype, name="time_2")(nn.swish(emb))
         if label is not None and self.class_embedding == "time":
-            emb += layers.embed(self.num_classes, out, dtype=self.dtype, name="class")(label)
+            emb += layers.embed(label, self.num_classes, out, dtype=self.dtype, name="class")
         return emb
 
     def _check(self, x: jax.Array, t: jax.Array, label: jax.Array | None, image: jax.Array | None) -> None:
@@ -224,5 +222,7 @@ def _check_label(label: jax.Array | None, num_classes: int | None, batch: int) -
         raise ValueError(f"label is {label.dtype}{list(label.shape)}; it must be int[{batch}], one for each image of x")
     if not isinstance(label, jax.core.Tracer):
         known = np.asarray(label)
-        if (wrong := known[(known < 0) | (known >= num_classes)]).size:
-            raise ValueError(f"label {wrong[0]} is not within 0 … {num_classes - 1} (config.model.num_classes)")
+        if (wrong := known[(known < layers.NO_LABEL) | (known >= num_classes)]).size:
+            raise ValueError(
+                f"label {wrong[0]} is not within 0 … {num_classes - 1}, nor -1 for none (config.model.num_classes)"
+            )

@@ -1,7 +1,7 @@
-"""Unconditional generation: x_0 is an image in [-1, 1]."""
+"""Generation, of chosen classes where the network has them: x_0 is an image in [-1, 1]."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import losses, samplers, sampling, timesteps, viz
-from diffjax.models import UNet
+from diffjax.models import NO_LABEL, UNet
 from diffjax.noise import initial_noise, sample_keys
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
@@ -18,8 +18,8 @@ from diffjax.steps import Steps
 CLIP = 1.0
 """The range of x_0, which x̂_0 is clipped to."""
 
-NUM_PICTURES = 64
-"""How many `write_pictures` draws at a time."""
+ROWS = 8
+"""Of a grid of samples."""
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -27,14 +27,23 @@ def normalize(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, train: bool = True, **objective: Any):
+def loss(
+    schedule: NoiseSchedule,
+    model: UNet,
+    *,
+    offset_noise: float = 0.0,
+    label_dropout: float = 0.0,
+    train: bool = True,
+    **objective: Any,
+):
     """The training loss as `training.step` wants it: ε ~ N(0, I), drawn example by example.
 
     `batch["image"]` is uint8 `[B, H, W, C]`; a network of classes is told `batch["label"]`, int `[B]`.
 
     Args:
       offset_noise: the strength of `losses.offset_noise`.
-      train: whether there is dropout.
+      label_dropout: the probability with which an example's label becomes `NO_LABEL` (Ho & Salimans 2022, Alg. 1).
+      train: whether anything is dropped: labels, and what the network's own dropout does.
       objective: of `losses.denoising`: target, norm, delta, weights, hybrid.
     """
 
@@ -46,6 +55,9 @@ def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, tra
         if offset_noise:
             noise += losses.offset_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), x0.shape[1:], offset_noise)
         condition = {} if model.num_classes is None else {"label": batch["label"]}
+        if condition and label_dropout and train:
+            dropped = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), label_dropout))(keys)
+            condition["label"] = jnp.where(dropped, NO_LABEL, condition["label"])
 
         def predict(x, t):
             return model.apply({"params": params}, x, t, **condition, train=train, rngs={"dropout": dropout_key})
@@ -55,15 +67,20 @@ def loss(schedule: NoiseSchedule, model: UNet, *, offset_noise: float = 0.0, tra
     return per_example
 
 
-def labels(model: UNet, numbers: np.ndarray, label: int | None = None) -> dict[str, np.ndarray]:
-    """What a network of classes is told for samples `numbers` `[B]`: their class, or `label`; else nothing.
+def labels(model: UNet, numbers: np.ndarray, chosen: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """What a network of classes is told for samples `numbers` `[B]`, their classes int32 `[B]`; others nothing.
 
-    Sample n is of class n mod their number.
+    Sample n is of the class n mod their number, or, of those `chosen`, the n-th, over and over.
     """
     if model.num_classes is None:
         return {}
-    chosen = numbers % model.num_classes if label is None else np.full(len(numbers), label)
-    return {"label": chosen.astype(np.int32)}
+    classes = np.arange(model.num_classes) if chosen is None else np.asarray(chosen)
+    return {"label": classes[numbers % len(classes)].astype(np.int32)}
+
+
+def columns(num_classes: int | None) -> int:
+    """Of a grid of samples: one for each of up to 16 classes, so that each has its own; else 8."""
+    return num_classes if num_classes is not None and 2 <= num_classes <= 16 else 8
 
 
 def images(
@@ -81,22 +98,24 @@ def write_pictures(
     shape: tuple[int, ...],
     folder: str | os.PathLike,
     *,
+    columns: int = 8,
     variance: str = "fixed_small",
 ) -> list[Path]:
     """Writes the pictures that end a training, and returns their paths.
 
-    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are 8×8 tiles from the same 64 noises;
-    `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
+    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are `ROWS` rows of tiles, from the same
+    noises; `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
 
     Args:
-      predict: asked for `NUM_PICTURES` images at a time.
+      predict: asked for `ROWS * columns` images at a time.
+      columns: of tiles.
       variance: of DDPM.
     """
     folder = Path(folder)
     total = schedule.num_timesteps
     ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
     ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    keys = sample_keys(seed=0, start=0, count=NUM_PICTURES)
+    keys = sample_keys(seed=0, start=0, count=ROWS * columns)
     noise = initial_noise(keys, shape)
 
     frames = sampling.sample_trajectory(
@@ -105,7 +124,7 @@ def write_pictures(
     x = sampling.sample(ddim, predict, noise, keys, clip=CLIP, progress=f"ddim, {ddim.num_steps} steps")
     grids = {"ddpm": frames.x[-1], "ddim": x}
     paths = [
-        viz.save_png(folder / f"samples_{name}.png", viz.grid(viz.to_uint8(images), columns=8))
+        viz.save_png(folder / f"samples_{name}.png", viz.grid(viz.to_uint8(images), columns=columns))
         for name, images in grids.items()
     ]
     strip = viz.denoising_strip(frames.t, np.asarray(frames.x[:, :3]), np.asarray(frames.x0[:, :3]))

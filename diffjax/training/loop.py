@@ -23,8 +23,6 @@ from diffjax.training.reports import summarize
 from diffjax.training.step import all_devices, make_train_step, put_batches, put_resident, replicate
 from diffjax.training.workdir import locked
 
-_PREVIEWS = generation.NUM_PICTURES
-
 
 def train(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, progress: bool = True, profile: bool = False
@@ -137,13 +135,14 @@ def _feed(config, training, position: dict | None) -> data.Prefetch | data.resid
 
 def _draw(experiment, current: state.TrainState, path: Path) -> None:
     """A grid of samples; a disk that does not take it is warned of."""
-    labels = generation.labels(experiment.model, np.arange(_PREVIEWS))
-    predict = setup.predictor(experiment, current.ema_params[experiment.ema_decay], **labels)
+    columns = generation.columns(experiment.model.num_classes)
+    num = generation.ROWS * columns
+    predict = setup.sample_predictor(experiment, current.ema_params[experiment.ema_decay], np.arange(num))
     ((_, images),) = generation.images(
-        experiment.steps, predict, experiment.image_shape, seed=0, num=_PREVIEWS, batch_size=_PREVIEWS
+        experiment.steps, predict, experiment.image_shape, seed=0, num=num, batch_size=num
     )
     try:
-        viz.save_png(path, viz.grid(images, columns=8))
+        viz.save_png(path, viz.grid(images, columns=columns))
     except OSError as error:
         warnings.warn(f"cannot write {path}: {error.strerror}; training goes on", stacklevel=2)
 

@@ -3,7 +3,7 @@
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from diffjax import data, guidance, losses, models, samplers, schedules, timesteps
@@ -20,7 +21,7 @@ from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
 from diffjax.tasks import generation
-from diffjax.training import draws, optimizers
+from diffjax.training import draws, guided, optimizers
 from diffjax.training.step import Loss, check_batch_size
 
 SCHEDULES = {
@@ -93,6 +94,10 @@ class Experiment(NamedTuple):
     """Whether it predicts a learned_range variance besides."""
     ema_decay: float
     """Of the average that is sampled from."""
+    label_dropout: float
+    """How often it was told no label."""
+    guide: Callable[[Predict], Predict] | None
+    """What guides it when it is sampled from (`guidance.classifier_free`), or nothing."""
 
 
 class Training(NamedTuple):
@@ -138,9 +143,16 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             f"(config.train.hybrid is {config.train.hybrid}); allowed are {allowed}"
         )
     decays = _checked_decays(config.train.ema_decays)
+    label_dropout = config.train.get("label_dropout", 0.0)
+    if not 0.0 <= label_dropout < 1.0:
+        raise UserError(f"config.train.label_dropout: {label_dropout} must be within [0, 1)")
+    if label_dropout and model.num_classes is None:
+        raise UserError(f"config.train.label_dropout: {label_dropout} needs classes (config.model.num_classes is None)")
+    guide = guided.guide(config.sample, schedule, num_classes=model.num_classes, label_dropout=label_dropout)
     return Experiment(
-        schedule, model, params_shape, image_shape, steps, config.train.target, learns_variance, decays[0]
-    )
+        schedule, model, params_shape, image_shape, steps, config.train.target, learns_variance, decays[0],
+        label_dropout, guide,
+    )  # fmt: skip
 
 
 def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array) -> Any:
@@ -153,7 +165,21 @@ def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array
 
 def predictor(experiment: Experiment, params: Any, **condition: jax.Array) -> Predict:
     """The trained network as samplers ask it, whatever it was trained to predict; `condition` as `models.predictor`."""
-    predict = models.predictor(experiment.model, params, **condition)
+    return _heard(experiment, models.predictor(experiment.model, params, **condition))
+
+
+def sample_predictor(
+    experiment: Experiment, params: Any, numbers: np.ndarray, chosen: Sequence[int] | None = None
+) -> Predict:
+    """`predictor` for samples `numbers` `[B]`: told their classes (`generation.labels`), guided as the config says."""
+    condition = generation.labels(experiment.model, numbers, chosen)
+    if experiment.guide is None:
+        return predictor(experiment, params, **condition)
+    pairs = guidance.both(condition["label"], models.NO_LABEL)
+    return _heard(experiment, experiment.guide(models.predictor(experiment.model, params, label=pairs)))
+
+
+def _heard(experiment: Experiment, predict: Predict) -> Predict:
     variance = "learned_range" if experiment.learns_variance else None
     return guidance.from_target(predict, experiment.schedule, experiment.target, variance=variance)
 
@@ -179,6 +205,7 @@ def objective(config: ml_collections.ConfigDict, experiment: Experiment, *, trai
         experiment.schedule,
         experiment.model,
         offset_noise=options.offset_noise,
+        label_dropout=experiment.label_dropout,
         train=train,
         target=options.target,
         norm=options.loss,
@@ -279,7 +306,10 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
         different = [
             f"config.{field} is {given_flat.get(field)!r} but was {saved.get(field)!r}"
             for field in sorted(saved.keys() | given_flat.keys())
-            if saved.get(field) != given_flat.get(field) and not field.startswith(free)
+            # A field newer than the run is no difference while it is off.
+            if saved.get(field) != given_flat.get(field)
+            and (field in saved or given_flat[field])
+            and not field.startswith(free)
         ]
         if different:
             raise UserError(

@@ -20,3 +20,6 @@ def test_the_judge_is_unsure_of_a_grey_square_and_knows_the_classes():
     np.testing.assert_allclose(shares, 0.1, atol=0.03)
     _, shares = evaluation.class_confidence(pixels[1000:][source.labels[1000:] == 6], *fitted_on)
     assert shares[6] > 0.95
+    given = pixels[1000:], source.labels[1000:]
+    assert evaluation.class_accuracy(*given, *fitted_on) > 0.95
+    assert evaluation.class_accuracy(given[0], (given[1] + 1) % 10, *fitted_on) < 0.02

@@ -61,6 +61,11 @@ def test_tables():
     assert sweeps.to_markdown(rows, "distance").splitlines() == [
         "| noise \\ S | 10 | 20 |", "|---|---|---|", "| η = 0 | **1** | 3 |", "| σ̂ | 2.5 | **0.25** |",
     ]  # fmt: skip
+    shares = [(cell, {"accuracy": found["distance"]}) for cell, found in rows]
+    assert sweeps.to_markdown(shares, "accuracy").splitlines()[2:] == [
+        "| η = 0 | 1 | **3** |",
+        "| σ̂ | **2.5** | 0.25 |",
+    ]
     assert sweeps.to_markdown(rows[:3], "distance").splitlines()[-1] == "| σ̂ | 2.5 |  |"
 
 

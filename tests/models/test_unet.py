@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import UNet, predictor
+from diffjax.models import NO_LABEL, UNet, predictor
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "num_res_blocks": 1, "attention_resolutions": (4,), "groups": 4}
 
@@ -197,8 +197,19 @@ def test_output_depends_on_the_condition_of_each_sample_alone(name):
     np.testing.assert_allclose(eps[0], other[0], rtol=1e-5, atol=1e-6)
     assert jnp.max(jnp.abs(eps[1] - other[1])) > 1e-3
     if "label" in condition:
-        for wrong in (-1, 2):
+        for wrong in (-2, 2):
             assert jnp.isnan(apply(model, params, x, t, label=jnp.array([0, wrong]))[1]).all()
+        # No class is the vector 0.
+        tables = {"class", "class_bias"}
+        zeros = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: 0 * leaf if tables & {key.key for key in path} else leaf, params
+        )
+        np.testing.assert_allclose(
+            apply(model, params, x, t, label=jnp.array([0, NO_LABEL]))[1],
+            apply(model, zeros, x, t, label=jnp.array([0, 1]))[1],
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @pytest.mark.parametrize("change", [
@@ -347,8 +358,12 @@ def test_bad_options(options, size, words):
     [
         ("ddpm", {"label": jnp.array([0, 0])}, r"a label was given, but .* \(config.model.num_classes is None\)"),
         ("improved", {}, "no label was given, but this network has 2 classes"),
-        ("improved", {"label": jnp.array([0, 2])}, r"label 2 is not within 0 … 1 \(config.model.num_classes\)"),
-        ("improved", {"label": jnp.array([-1, 0])}, "label -1 is not within 0 … 1"),
+        (
+            "improved",
+            {"label": jnp.array([0, 2])},
+            r"label 2 is not within 0 … 1, nor -1 for none \(config.model.num_classes\)",
+        ),
+        ("improved", {"label": jnp.array([-2, 0])}, "label -2 is not within 0 … 1"),
         ("improved", {"label": jnp.array([0])}, r"label is int32\[1\]; it must be int\[2\]"),
         ("improved", {"label": jnp.array([0.0, 1.0])}, r"label is float32\[2\]; it must be int\[2\]"),
         ("sr3", {"image": jnp.zeros((2, 4, 4, 1))}, r"image has the shape \(2, 4, 4, 1\).*shape is \(2, 8, 8, 1\)"),

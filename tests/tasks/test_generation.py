@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import diffjax as dj
+from diffjax.models import NO_LABEL
 from diffjax.tasks import generation
 
 SCHEDULE = dj.schedules.linear(50)
@@ -71,6 +72,23 @@ def test_a_network_of_classes_is_told_the_labels():
     assert label.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1]
 
 
+def test_labels_are_dropped_by_example():
+    x_t, _, label, _ = draw(7000, 100, num_classes=7, label_dropout=0.3)
+    kept = label != NO_LABEL
+    assert np.mean(~kept) == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_array_equal(label[kept], (np.arange(7000) % 7)[kept])
+    assert abs(np.corrcoef(kept, x_t[:, 0, 0, 0])[0, 1]) < 0.04
+    # The same examples in another batch, and the same noise whether labels are dropped or not.
+    few = draw(50, 100, num_classes=7, label_dropout=0.3)
+    np.testing.assert_array_equal(few[2], label[:50])
+    np.testing.assert_array_equal(draw(50, 100, num_classes=7)[0], few[0])
+    assert NO_LABEL == dj.data.NO_LABEL
+
+
+def test_grids_have_a_column_for_each_class():
+    assert [generation.columns(num) for num in (None, 1, 2, 10, 16, 17, 1000)] == [8, 8, 2, 10, 16, 8, 8]
+
+
 def test_an_example_draws_the_same_in_any_batch():
     few, many = draw(3, 100), draw(8, 100)
     for a, b in zip(few, many, strict=True):
@@ -100,7 +118,8 @@ def test_labels_of_samples():
     unconditional, of_classes = dj.models.UNet(), dj.models.UNet(num_classes=5)
     assert generation.labels(unconditional, numbers) == {}
     assert generation.labels(of_classes, numbers)["label"].tolist() == [3, 4, 0, 1, 2]
-    assert generation.labels(of_classes, numbers, 4)["label"].tolist() == [4] * 5
+    assert generation.labels(of_classes, numbers, [4])["label"].tolist() == [4] * 5
+    assert generation.labels(of_classes, numbers, [1, 4])["label"].tolist() == [4, 1, 4, 1, 4]
     assert generation.labels(of_classes, numbers)["label"].dtype == np.int32
 
 

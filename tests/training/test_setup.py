@@ -1,5 +1,7 @@
 """Bad configs: one clear line that names the field, before any device work."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from diffjax import process
 from diffjax.errors import UserError
 from diffjax.training import setup
 from diffjax.training.loop import train
+
+GUIDED = {"model__num_classes": 10, "train__label_dropout": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,14 @@ from diffjax.training.loop import train
         ({"train__huber_delta": 0.0}, "config.train.huber_delta: 0.0 must be > 0"),
         ({"train__hybrid": -0.001}, "config.train.hybrid: -0.001 must be ≥ 0"),
         ({"train__offset_noise": -0.1}, "config.train.offset_noise: -0.1 must be ≥ 0"),
+        ({"train__label_dropout": 0.1}, r"config.train.label_dropout: 0.1 needs classes \(config.model.num_classes is None\)"),
+        ({"train__label_dropout": 1.0, "model__num_classes": 10}, r"config.train.label_dropout: 1.0 must be within \[0, 1\)"),
+        ({"sample__guidance": 2.0}, r"config.sample.guidance: 2.0 needs classes \(config.model.num_classes is None\)"),
+        ({"sample__guidance": 2.0, "model__num_classes": 10}, r"config.sample.guidance: 2.0 needs .*\(config.train.label_dropout is 0\)"),
+        ({"sample__guidance": -1.0, **GUIDED}, "config.sample.guidance: -1.0 must be ≥ 0"),
+        ({"sample__guidance_rescale": 0.5, **GUIDED}, "config.sample.guidance_rescale: 0.5 means nothing while config.sample.guidance is"),
+        ({"sample__guidance": 2.0, "sample__guidance_interval": (3.0, 1.0), **GUIDED}, r"config.sample.guidance: interval=\(3.0, 1.0\)"),
+        ({"sample__guidance": 2.0, "sample__guidance_interval": (3.0,), **GUIDED}, r"guidance_interval: \(3.0,\) must be two noise levels"),
         ({"train__timesteps": "random"}, "config.train.timesteps: timesteps='random' is not one of 'uniform', 'antith"),
         ({"train__accumulate": 0}, "config.train.accumulate: 0 must be a whole number ≥ 1"),
         ({"train__accumulate": 2}, "config.train.batch_size: batch_size=8 must be a positive multiple of the 8 devices times"),
@@ -116,6 +128,35 @@ def test_learned_variance_can_be_sampled_with_and_without(tiny_config):
         setup.experiment(config)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_samples_are_told_their_classes_and_guided(tiny_config):
+    """Of a network that gives the embedding of its class: scale 0 is that of none, 1 that of the class."""
+
+    def told(numbers, chosen=None, **sample):
+        fields = {f"sample__{name}": value for name, value in sample.items()}
+        config = tiny_config(**GUIDED, train__hybrid=0.001, train__target="v", **fields)
+        config.model.update(num_res_blocks=1, multipliers=(1,))
+        experiment = setup.experiment(config)
+        leaves, tree = jax.tree.flatten(experiment.params_shape)
+        rng = np.random.default_rng(0)
+        params = tree.unflatten([rng.normal(scale=0.2, size=leaf.shape).astype(np.float32) for leaf in leaves])
+        predict = setup.sample_predictor(experiment, params, np.array(numbers), chosen)
+        x = jnp.full((len(numbers), 8, 8, 1), 0.3)
+        answer = jax.jit(predict)(x, jnp.full(len(numbers), 4))
+        assert answer.log_var_frac is not None
+        return np.asarray(answer.eps)
+
+    plain, one = told([0, 3, 13, 2]), told([0, 1, 2, 3], [0, 3, 3, 2], guidance=1.0)
+    np.testing.assert_allclose(plain[1], plain[2], rtol=1e-5, atol=1e-6)
+    assert np.max(np.abs(plain[0] - plain[1])) > 1e-3
+    np.testing.assert_allclose(one, plain, rtol=1e-4, atol=1e-5)
+    none, more = told([0, 1, 2, 3], guidance=0.0), told([0, 3, 13, 2], guidance=3.0)
+    np.testing.assert_allclose(none, np.broadcast_to(none[0], none.shape), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(more, none + 3 * (plain - none), rtol=1e-3, atol=1e-4)
+    outside = told([0, 3, 13, 2], guidance=3.0, guidance_interval=(50.0, 60.0))
+    np.testing.assert_allclose(outside, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_v_networks_may_start_where_alpha_bar_is_0(tiny_config):
     config = tiny_config(schedule__name="jsd", train__target="v", train__weighting="min_snr")
     experiment = setup.experiment(config)
@@ -155,6 +196,18 @@ def test_what_may_change_when_a_run_goes_on(tiny_config, tmp_path):
     # With a constant rate, training on is the same run.
     setup.save_config(tiny_config(optimizer__decay="constant"), tmp_path / "b")
     setup.save_config(tiny_config(optimizer__decay="constant", train__steps=20), tmp_path / "b")
+
+
+def test_a_run_older_than_a_field_goes_on_while_the_field_is_off(tiny_config, tmp_path):
+    setup.save_config(tiny_config(model__num_classes=10), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["train"]["label_dropout"], saved["sample"]["guidance"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    old = setup.experiment(setup.load_config(tmp_path))
+    assert (old.label_dropout, old.guide) == (0.0, None)
+    with pytest.raises(UserError, match="config.train.label_dropout is 0.1 but was None"):
+        setup.save_config(tiny_config(**GUIDED), tmp_path)
+    setup.save_config(tiny_config(model__num_classes=10), tmp_path)
 
 
 def test_a_workdir_that_is_not_one(tmp_path):

@@ -1,0 +1,20 @@
+"""Fashion-MNIST by class, labels dropped one time in ten, sampled with classifier-free guidance.
+
+    python experiments/train.py --config configs/classes_fashion_mnist.py --workdir runs/classes_fashion_mnist \
+        --config.data.path=FILE
+
+The network, the file and the time it takes are those of configs/fashion_mnist.py; not run here yet.
+"""
+
+import ml_collections
+
+from configs import fashion_mnist
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The experiment: what it sets apart from Fashion-MNIST without classes."""
+    config = fashion_mnist.get_config()
+    config.model.num_classes = 10
+    config.train.label_dropout = 0.1
+    config.sample.guidance = 2.0
+    return config

@@ -1,0 +1,107 @@
+"""The command lines on a network of classes, trained for a few steps with labels dropped."""
+
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax import data
+from diffjax.errors import UserError
+from diffjax.evaluation import classifier
+from diffjax.training.loop import train
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def classes(made_once):
+    sys.path.insert(0, str(ROOT))
+    from configs import classes_digits
+
+    sys.path.remove(str(ROOT))
+    config = classes_digits.get_config()
+    config.update_from_flattened_dict({
+        "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
+        "optimizer.learning_rate": 1e-2, "train.steps": 60, "train.batch_size": 32, "train.log_every": 60,
+        "optimizer.warmup_steps": 2, "train.sample_every": 40, "train.checkpoint_every": 60, "sample.steps": 5,
+    })  # fmt: skip
+
+    def make(path):
+        jax.config.update("jax_disable_most_optimizations", True)
+        train(config, path, progress=False)
+        jax.config.update("jax_disable_most_optimizations", False)
+
+    return made_once("classes", make)
+
+
+def test_samples_of_chosen_classes(classes, tmp_path, command):
+    def draw(name, *flags):
+        command("sample", "--workdir", classes, "--out", tmp_path / name, *flags)
+        with np.load(tmp_path / name / "samples.npz") as file:
+            return file["arr_0"].astype(int), file["arr_1"].tolist()
+
+    assert Image.open(classes / "samples" / "step_0000040.png").size == (10 * 66 + 2, 8 * 66 + 2)
+    cycled, labels = draw("cycled", "--num", 12)
+    assert labels == [*range(10), 0, 1]
+    assert Image.open(tmp_path / "cycled" / "grid.png").size == (10 * 66 + 2, 2 * 66 + 2)
+    chosen, labels = draw("chosen", "--num", 5, "--batch-size", 2, "--labels", "3,1,2")
+    assert labels == [3, 1, 2, 3, 1]
+    assert Image.open(tmp_path / "chosen" / "grid.png").size == (3 * 66 + 2, 2 * 66 + 2)
+    # Sample n is the same in any batch, and told by n alone: here of the classes 1 and 2 both times.
+    np.testing.assert_allclose(chosen[1:3], cycled[1:3], atol=1)
+    three, labels = draw("three", "--num", 4, "--label", 3)
+    assert labels == [3] * 4
+    np.testing.assert_allclose(three[[0, 3]], chosen[[0, 3]], atol=1)
+    assert np.max(np.abs(three[1] - chosen[1])) > 1
+
+    # The scale 0 does not know the class, the scale 1 is the same in any interval.
+    none = [draw(f"none{label}", "--num", 2, "--label", label, "--guidance", 0)[0] for label in (3, 5)]
+    np.testing.assert_allclose(*none, atol=1)
+    one = draw("one", "--num", 2, "--guidance", 1)[0]
+    np.testing.assert_allclose(draw("in", "--num", 2, "--guidance", 1, "--guidance-interval", 0.5, 2)[0], one, atol=1)
+    assert np.max(np.abs(one - cycled[:2])) > 1
+    for name, flags in {"rescaled": ["--guidance-rescale", 1], "limited": ["--guidance-interval", 0.5, "inf"]}.items():
+        assert np.max(np.abs(draw(name, "--num", 2, *flags)[0] - cycled[:2])) > 1
+
+    with pytest.raises(SystemExit, match="error: --label=10: allowed is 0 … 9"):
+        draw("bad", "--labels", "3,10")
+    with pytest.raises(SystemExit, match="--guidance goes with --workdir"):
+        command("sample", "--weights", ROOT / "experiments/pretrained/digits", "--guidance", 2, "--out", tmp_path / "w")
+
+
+def test_accuracy_beside_the_distances(classes, tmp_path, command, monkeypatch):
+    source = data.digits()
+    judge = classifier.train(source.images, source.labels, epochs=4, batch_size=64, learning_rate=5e-3)
+    classifier.save(tmp_path / "judge.safetensors", judge)
+    command("evaluate", "--workdir", classes, "--num", 70, "--extractor", tmp_path / "judge.safetensors")
+    record = json.loads((classes / "evaluation.json").read_text())
+    assert 0.1 < record["figures"]["accuracy"]["value"] < 1
+    assert 0.1 < record["accuracy"] < 1
+    assert "guidance 2.0" in record["protocol"]["sampler"]
+
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.syspath_prepend(ROOT)
+    ablate, guidance = (importlib.import_module(name) for name in ("ablate", "configs.ablations.guidance"))
+    config = guidance.get_config()
+    assert len(config.skip) == 4
+    config.update(extractor=str(tmp_path / "judge.safetensors"), num=100, batch_size=50)
+    config.axes = (("scale", tuple((f"{s:g}", {"guidance": s}) for s in (0.0, 4.0))), ("guided", guidance.HOW[:2]))
+    config.skip = config.skip[:1]
+    config.sample.steps = 5
+    ablate.run(config, classes, tmp_path / "sweep", "0/1")
+    with (tmp_path / "sweep" / "table.csv").open() as file:
+        found = {(row["scale"], row["guided"]): float(row["accuracy"]) for row in csv.DictReader(file)}
+    assert found.keys() == {("0", "everywhere"), ("4", "everywhere"), ("4", "0.3 < σ ≤ 3")}
+    assert found["4", "everywhere"] > found["0", "everywhere"] + 0.1
+    config.axes = (("scale", (("-1", {"guidance": -1.0}),)),)
+    config.skip = ()
+    with pytest.raises(UserError, match="config.sample.guidance: -1.0 must be ≥ 0"):
+        ablate.run(config, classes, tmp_path / "bad", "0/1")
