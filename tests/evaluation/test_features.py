@@ -1,9 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
 from diffjax import data, evaluation
 from diffjax.errors import UserError
-from diffjax.evaluation import classifier
+from diffjax.evaluation import classifier, quality
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,17 @@ def test_the_classifier_learns(digits, judge):
     assert logits.shape == (359, 10)
     assert np.sqrt(np.mean(features.astype(float) ** 2)) == pytest.approx(1, abs=0.1)
     assert "digits" in extractor.protocol["training"].values()
+
+
+def test_accuracy_is_a_figure_of_labelled_samples(digits, judge):
+    kept, held_out = digits
+    reference = quality.Reference(judge.extractor()(kept.images).features, "digits")
+    figures = partial(quality.figures, held_out.images, reference, judge.extractor(), floors=False)
+    assert figures(labels=held_out.labels)["accuracy"].value == classifier.accuracy(
+        judge, held_out.images, held_out.labels
+    )
+    assert figures(labels=(held_out.labels + 1) % 10)["accuracy"].value < 0.05
+    assert figures().keys() == {"kernel", "frechet"}
 
 
 def test_the_same_seed_trains_the_same_classifier(digits):
