@@ -81,7 +81,9 @@ def test_accuracy_beside_the_distances(classes, tmp_path, command, monkeypatch):
     source = data.digits()
     judge = classifier.train(source.images[:640], source.labels[:640], epochs=2, batch_size=64)
     classifier.save(tmp_path / "judge.safetensors", judge)
-    monkeypatch.setattr(evaluation, "held_out_confidence", lambda *_: 0.9)  # slow, and tested elsewhere
+    # Slow, and tested elsewhere.
+    monkeypatch.setattr(evaluation, "held_out_confidence", lambda *_: 0.9)
+    monkeypatch.setattr(evaluation, "class_confidence", lambda *_: (0.9, np.full(10, 0.1)))
     command("evaluate", "--workdir", classes, "--num", 100, "--extractor", tmp_path / "judge.safetensors")
     record = json.loads((classes / "evaluation.json").read_text())
     assert 0 < record["accuracy"] < 1

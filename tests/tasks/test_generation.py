@@ -78,10 +78,8 @@ def test_labels_are_dropped_by_example():
     assert np.mean(~kept) == pytest.approx(0.3, abs=0.02)
     np.testing.assert_array_equal(label[kept], (np.arange(7000) % 7)[kept])
     assert abs(np.corrcoef(kept, x_t[:, 0, 0, 0])[0, 1]) < 0.04
-    # The same examples in another batch, and the same noise whether labels are dropped or not.
-    few = draw(50, 100, num_classes=7, label_dropout=0.3)
-    np.testing.assert_array_equal(few[2], label[:50])
-    np.testing.assert_array_equal(draw(50, 100, num_classes=7)[0], few[0])
+    # The same examples in another batch.
+    np.testing.assert_array_equal(draw(50, 100, num_classes=7, label_dropout=0.3)[2], label[:50])
     assert NO_LABEL == dj.data.NO_LABEL
 
 
