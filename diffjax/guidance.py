@@ -147,7 +147,7 @@ def classifier_free(
 
     Args:
       predict: the conditional network: gives an array `[B, …]`, ε̂ or what `from_target` takes around this (channels
-        after those of x, a variance, are left as they are), or a `Prediction`.
+        after those of x, a variance, stay the conditional ones), or a `Prediction`.
       scale: s.
       unconditional: the other network. None: `predict` answers for both in one call, a batch `[2B, …]` whose rows 2n
         are told the condition of sample n, and rows 2n + 1 none (`both`).
