@@ -160,7 +160,7 @@ class Pivot(NamedTuple):
     body: list[list[str]]
     """Each row opens with its labels; a cell that is not done is empty."""
     best: set[tuple[int, int]]
-    """(row, column) in the body of the least value of each column, where there are several rows."""
+    """(row, column) in the body of the best value of each column, where there are several rows."""
 
 
 def pivot(rows: list[tuple[Cell, dict[str, Any]]], figure: str) -> Pivot:

@@ -41,7 +41,7 @@ class _Run(NamedTuple):
     seed: int
 
     def predict(self, numbers: np.ndarray) -> Predict:
-        return setup.predictor(self.experiment, self.params, **generation.labels(self.experiment.model, numbers))
+        return setup.sample_predictor(self.experiment, self.params, numbers)
 
 
 def of_workdir(
