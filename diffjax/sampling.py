@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from diffjax import devices
 from diffjax.noise import initial_noise, keys_of, sample_keys, sample_noise
 from diffjax.steps import Steps
 
@@ -156,23 +156,16 @@ def sample_many(
     """
     if num < 1 or batch_size < 1:
         raise ValueError(f"num={num} and batch_size={batch_size} must be ≥ 1")
-    devices = jax.local_devices()
-    spread = len(devices) > 1 and batch_size % len(devices) == 0
-    mesh = Mesh(np.array(devices), "batch")
-
-    def everywhere(predict):
-        return jax.device_put(as_pytree(predict), NamedSharding(mesh, PartitionSpec())) if spread else predict
-
-    shared = None if per_batch else everywhere(predict)
+    shared = None if per_batch else devices.everywhere(as_pytree(predict), batch_size)
     for start in range(jax.process_index() * batch_size, num, jax.process_count() * batch_size):
         if start in skip:
             continue
         # The last batch is filled up, so that one compilation serves all.
-        keys = sample_keys(seed, start, batch_size)
-        if spread:
-            keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("batch")))
+        keys = devices.split(sample_keys(seed, start, batch_size), batch_size)
         description = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
-        asked = everywhere(predict(np.arange(start, start + batch_size))) if per_batch else shared
+        asked = shared
+        if per_batch:
+            asked = devices.everywhere(as_pytree(predict(np.arange(start, start + batch_size))), batch_size)
         x = initial_noise(keys, shape)
         x = sample(steps, asked, x, keys if steps.is_stochastic else None, clip=clip, progress=description)
         yield start, x[: num - start]

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffjax as dj
-from diffjax import data
+from diffjax import data, launch
 from diffjax.training import setup
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -42,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.repeats < 1 or args.batch < 1:
         parser.error(f"--repeats={args.repeats} and --batch={args.batch} must be ≥ 1")
+    launch.start()
     device = jax.devices()[0]
     print(f"{device.device_kind} ({device.platform}), JAX {jax.__version__}, {args.repeats} turns\n")
     print("| measured | compared with | ratio | time, s (min … max) | of the other, s |\n|---|---|---|---|---|")

@@ -33,6 +33,9 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from torch_reference.rows import ROWS
 
+    from diffjax import launch
+
+    launch.start()
     rows = [row for row in ROWS if row.is_quick or not args.quick]
     if importlib.util.find_spec("diffusers") is None:
         print("crosscheck: rows against diffusers skipped, it is not installed (pip install '.[parity]')")

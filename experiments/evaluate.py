@@ -18,12 +18,13 @@ extractor classifies, `accuracy` is the share of samples that it takes for their
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffjax import data, evaluation, launch
+from diffjax import data, devices, evaluation, launch
 from diffjax.errors import UserError, writing
 from diffjax.evaluation import figures, quality
 from diffjax.tasks import generation
@@ -39,6 +40,8 @@ def main() -> None:
     of.add_argument("--images", type=Path, help="a folder of images, or an npz (arr_0)")
     parser.add_argument("--reference", type=Path, help="real images, for --images: a folder or an npz (arr_0)")
     parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
+    names = tuple(quality.DISTANCES)
+    parser.add_argument("--figures", nargs="+", choices=names, default=names, help="kernel alone does with few samples")
     parser.add_argument("--num", type=int, default=1000, help="how many samples")
     parser.add_argument("--reference-num", type=int, default=10_000, help="how many real images at most")
     parser.add_argument("--steps", type=int, help="of the sampler; default: as config.sample has it")
@@ -69,6 +72,9 @@ def of_images(args: argparse.Namespace) -> dict[str, Any]:
     if sets[0].image_shape != sets[1].image_shape:
         shapes = " and ".join(str(found.image_shape) for found in sets)
         raise UserError(f"--images and --reference must be of one size, but are {shapes}")
+    extract = quality.extractor(args.extractor, sets[0].image_shape)
+    counts = min(args.num, len(sets[0])), min(args.reference_num, len(sets[1]))
+    quality.check_counts(*counts, extract, args.figures)
     samples, real = (np.concatenate(list(found.batches())) for found in sets)
     protocol = {
         "samples": str(args.images),
@@ -77,7 +83,9 @@ def of_images(args: argparse.Namespace) -> dict[str, Any]:
         "sampler": "unknown",
         "seed": None,
     }
-    return _record(samples[: args.num], real[: args.reference_num], str(args.reference), args.extractor, protocol)
+    return _record(
+        samples[: args.num], real[: args.reference_num], str(args.reference), extract, args.figures, protocol
+    )  # fmt: skip
 
 
 def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +97,10 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
     config = setup.load_config(args.workdir)
     config.sample.update({"steps": args.steps} if args.steps else {})
     experiment = setup.experiment(config)
-    quality.check_num(args.num, quality.extractor(args.extractor, experiment.image_shape))
+    trained_on, held_out, prepare = setup.images(config)
+    extract = quality.extractor(args.extractor, experiment.image_shape)
+    reference_num = min(args.reference_num, len(trained_on) + len(held_out))
+    quality.check_counts(args.num, reference_num, extract, args.figures)
     with Checkpoints(args.workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
@@ -102,7 +113,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         experiment.image_shape,
         seed=args.seed,
         num=args.num,
-        batch_size=min(args.num, 250),
+        batch_size=devices.whole(min(args.num, 250)),
         per_batch=True,
         progress=True,
     )
@@ -116,13 +127,13 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         "sampler": ", ".join(f"{name} {value}" for name, value in options.items()),
         "seed": args.seed,
     }
-    trained_on, held_out, prepare = setup.images(config)
     parts = [
         np.array([prepare(part[n]["image"]) for n in range(min(len(part), args.reference_num))], np.uint8)
         for part in (trained_on, held_out)
     ]
     real = np.concatenate([part for part in parts if len(part)])[: args.reference_num]
-    record = _record(samples, real, f"{len(real)} images of {config.data.source}", args.extractor, protocol, labels)
+    description = f"{len(real)} images of {config.data.source}"
+    record = _record(samples, real, description, extract, args.figures, protocol, labels)
     return record | (_digits(samples, labels, *parts) if config.data.source == "digits" else {})
 
 
@@ -130,12 +141,14 @@ def _record(
     samples: np.ndarray,
     real: np.ndarray,
     reference: str,
-    name: str,
+    extract: evaluation.Extractor,
+    names: Sequence[str],
     protocol: dict[str, Any],
     labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    extract = quality.extractor(name, samples.shape[1:])
-    found = quality.figures(samples, quality.Reference(extract(real).features, reference), extract, labels=labels)
+    found = quality.figures(
+        samples, quality.Reference(extract(real).features, reference), extract, names, labels=labels
+    )
     facts = figures.Protocol(num=len(samples), reference=reference, extractor=extract.protocol, **protocol)
     return figures.record(found, facts)
 

@@ -6,11 +6,9 @@ python experiments/export.py --workdir runs/digits --out digits
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from diffjax import interop
-from diffjax.errors import UserError
+from diffjax import interop, launch
 from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
 
@@ -22,7 +20,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the folder to write; must be new or empty")
     parser.add_argument("--raw", action="store_true", help="the parameters themselves, not their EMA")
     args = parser.parse_args()
-    try:
+    with launch.reporting():
+        launch.start()
         config = setup.load_config(args.workdir)
         experiment = setup.experiment(config)
         with Checkpoints(args.workdir) as checkpoints:
@@ -42,8 +41,6 @@ def main() -> None:
                 settings=settings,
             )
         )
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ import argparse
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from diffjax import launch, likelihood
 from diffjax.errors import UserError
-from diffjax.noise import sample_keys
+from diffjax.evaluation import on_images
 from diffjax.tasks import generation
 from diffjax.training import setup
 from diffjax.training.checkpoints import Checkpoints
@@ -73,8 +71,7 @@ def measure(
     config = setup.load_config(workdir)
     experiment = setup.experiment(config)
     variance = variance or ("learned_range" if experiment.learns_variance else "fixed_small")
-    if variance == "learned_range" and not experiment.learns_variance:
-        raise UserError("--variance=learned_range needs a network that predicts it (config.train.hybrid is 0)")
+    setup.check_variance(variance, experiment.learns_variance, "--variance")
     trained_on, held_out, prepare = setup.images(config)
     source = {"train": trained_on, "held_out": held_out}[split]
     if not len(source):
@@ -89,30 +86,14 @@ def measure(
     with Checkpoints(workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
-    bounds, flows = [], []
-    batch_size = min(batch_size, num)
-    for start in tqdm(range(0, num, batch_size), unit="batch"):
-        # The last batch is filled up, so that one compilation serves all.
-        items = [source[n % num] for n in range(start, start + batch_size)]
-        x0 = generation.normalize(jnp.stack([prepare(item["image"]) for item in items]))
-        labels = jnp.array([item["label"] for item in items], jnp.int32)
-        condition = {} if experiment.model.num_classes is None else {"label": labels}
-        predict = setup.predictor(experiment, params, **condition)
-        keys = sample_keys(seed, start, batch_size)
-        bound = likelihood.bound(
-            experiment.schedule, predict, x0, keys, variance=variance, clip=generation.CLIP if clip else None
-        )
-        kept = min(batch_size, num - start)
-        bounds.append(likelihood.Bound(*(np.asarray(part)[..., :kept] for part in bound)))
-        if exact:
-            try:
-                flow = likelihood.exact(
-                    experiment.schedule, predict, x0, keys, probes=probes or None, rtol=tolerance, atol=tolerance
-                )
-            except (ValueError, ImportError) as error:
-                raise UserError(f"--exact: {error}") from error
-            flows.append(flow._replace(bits_per_dim=np.asarray(flow.bits_per_dim)[:kept]))
-    bound = likelihood.Bound(*(np.concatenate(parts, axis=-1) for parts in zip(*bounds, strict=True)))
+    given = experiment, params, *on_images.read(source, prepare, num)
+    options = {"batch_size": batch_size, "seed": seed, "progress": True}
+    if exact:  # first, for it may have no diffrax
+        try:
+            flow = on_images.exact(*given, probes=probes or None, tolerance=tolerance, **options)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"--exact: {error}") from error
+    bound = on_images.bound(*given, variance=variance, clip=generation.CLIP if clip else None, **options)
     result = {
         "protocol": f"{num} images ({split}), EMA parameters at step {step}, T = {experiment.schedule.num_timesteps}, "
         f"{variance} variance, x̂0 {'' if clip else 'not '}clipped, one draw a timestep, seed {seed}",
@@ -125,10 +106,10 @@ def measure(
     }
     if exact:
         trace = f"{probes} Rademacher probe{'s' * (probes > 1)}" if probes else "exact trace"
-        result["exact"] = likelihood.mean_and_error(np.concatenate([flow.bits_per_dim for flow in flows]))
+        result["exact"] = likelihood.mean_and_error(flow.bits_per_dim)
         result["exact_protocol"] = (
             f"probability flow, Tsit5 with tolerance {tolerance:g}, {trace}, uniform dequantisation, from noise level "
-            f"{flows[0].start:.4g}; at most {max(flow.num_steps for flow in flows)} steps"
+            f"{flow.start:.4g}; at most {flow.num_steps} steps"
         )
     return result
 

@@ -4,7 +4,7 @@ python experiments/report.py --workdir runs/digits
 python experiments/report.py --sweep sweeps/table1
 
 Writes `WORKDIR/report.html` (or --out), and the pictures of a run also as files, into `WORKDIR/report`. Figures that
-evaluate.py, likelihood.py and reconstruct.py have left in the workdir are on it; the pictures are drawn anew, with the
+evaluate.py and likelihood.py have left in the workdir are on it; the pictures are drawn anew, with the
 EMA parameters of the newest checkpoint: the losses over steps and over timesteps, the schedule, samples, a denoising
 run in 16×16 frames and animated, one noise in several numbers of steps, images between four noises, and the training
 images nearest to samples.

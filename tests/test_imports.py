@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 
 # Lowest first; a module may import its own floor and those below.
 FLOORS = [
-    {"errors", "schedules", "thresholds", "noise"},
+    {"errors", "schedules", "thresholds", "noise", "devices"},
     {"launch"},
     {"timesteps", "process"},
     {"steps"},

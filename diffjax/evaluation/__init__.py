@@ -1,6 +1,7 @@
 """Evaluation: features of images, and distances between sets of them, in float64 on the host.
 
 `classifier`, `inception`, `images`, `figures`, `quality` and `sweeps` are used by their names; the distances are here.
+`on_images` and `ablations`, which take trained networks, are imported by name.
 """
 
 from diffjax.evaluation import classifier, figures, images, inception, quality, sweeps

@@ -1,5 +1,6 @@
 """The distance of samples to real images: the same figures wherever samples come from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from diffjax.errors import UserError
 from diffjax.evaluation import classifier, features, frechet, inception, kernel
 from diffjax.evaluation.features import Extractor
 from diffjax.evaluation.figures import Figure
+
+DISTANCES = {"kernel": kernel.kernel_distance, "frechet": frechet.feature_distance}
+"""Figure → distance of features `[N, D]` and `[M, D]`."""
 
 
 class Reference(NamedTuple):
@@ -42,48 +46,56 @@ def extractor(name: str, image_shape: tuple[int, int, int]) -> Extractor:
     return found
 
 
-def check_num(num: int, extract: Extractor) -> None:
-    """Whether so many samples are enough for a Fréchet distance.
+def check_counts(num: int, reference_num: int, extract: Extractor, names: Sequence[str] = tuple(DISTANCES)) -> None:
+    """Whether so many samples and real images are enough for the distances called `names`.
 
     Raises:
-      UserError: if not.
+      UserError: if not, or another name.
     """
-    try:
-        frechet.check_count(num, extract.dim)
-    except ValueError as error:
-        raise UserError(f"num={error}") from error
+    if not names or not set(names) <= DISTANCES.keys():
+        raise UserError(f"figures={tuple(names)} must be some of {', '.join(map(repr, DISTANCES))}")
+    for count, field, what in ((num, "num", "samples"), (reference_num, "reference_num", "real images")):
+        if count < 2:
+            raise UserError(f"{field}={count} {what}: at least 2 are needed")
+        if "frechet" in names:
+            try:
+                frechet.check_count(count, extract.dim, what)
+            except ValueError as error:
+                raise UserError(f"{field}={error}; the kernel distance alone (figures) does with 2") from error
 
 
 def figures(
     samples: np.ndarray,
     reference: Reference,
     extract: Extractor,
+    names: Sequence[str] = tuple(DISTANCES),
     *,
     floors: bool = True,
     labels: np.ndarray | None = None,
 ) -> dict[str, Figure]:
-    """The Fréchet and the kernel distance of samples, uint8 `[N, H, W, C]`, to the reference.
+    """The distances of samples, uint8 `[N, H, W, C]`, to the reference.
 
     The unbiased kernel distance leads where N is small: the Fréchet distance grows with D/N.
 
     Args:
-      samples: N > D of them.
+      samples: for a Fréchet distance N > D of them.
       reference: real images.
       extract: the extractor that the reference was made with.
+      names: of `DISTANCES`.
       floors: also what N real images of the reference would get, against the others.
       labels: int `[N]`, of what classes the samples ought to be: an extractor that classifies tells the `accuracy`, the
         share of those that it takes for that.
 
     Raises:
-      UserError: too few samples for the extractor's dimensions.
+      UserError: as `check_counts`.
     """
-    check_num(len(samples), extract)
+    check_counts(len(samples), len(reference.features), extract, names)
     found, logits = extract(samples)
-    distances = {"kernel": kernel.kernel_distance, "frechet": frechet.feature_distance}
     result = {}
-    for name, distance in distances.items():
-        floor = None
-        if floors and extract.dim < len(samples) < len(reference.features) - extract.dim:
+    for name in names:
+        distance, floor = DISTANCES[name], None
+        least = extract.dim + 1 if name == "frechet" else 2
+        if floors and least <= len(samples) <= len(reference.features) - least:
             # A few draws tell what the noise of N samples is.
             floor, _ = frechet.floor(reference.features, len(samples), distance=distance, splits=3)
         result[name] = Figure(distance(found, reference.features), floor=floor)

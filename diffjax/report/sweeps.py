@@ -16,7 +16,7 @@ def of_sweep(folder: Path) -> str:
     """
     protocol, rows = sweeps.load(folder)
     found = dict.fromkeys(name for _, figures in rows for name in figures)
-    names = [name for name in found if name not in _NOT_FIGURES and not name.endswith("_floor")]
+    names = [name for name in found if name not in _NOT_FIGURES and not name.endswith(("_floor", "_error"))]
     tables = []
     for name in names:
         header, body, best = sweeps.pivot(rows, name)

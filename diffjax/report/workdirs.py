@@ -93,7 +93,7 @@ def of_workdir(
     run = _Run(workdir, folder, config, experiment, step, params, seed)
     samples = _drawn(run, max(num, _QUERIES))
     sections = [
-        pages.Section("Figures", _tried(_evaluation, run) + _tried(_likelihood, run) + _tried(_reconstruction, run)),
+        pages.Section("Figures", _tried(_evaluation, run) + _tried(_likelihood, run)),
         pages.Section("Training", _tried(_training, run) + _tried(_loss_by_timestep, run, images)),
         pages.Section("Schedule", _tried(_schedule, run)),
         pages.Section("Samples", _samples(run, samples[:num])),
@@ -142,19 +142,6 @@ def _likelihood(run: _Run) -> list[str]:
         rows = [(name, f"{mean:.4g} ± {error:.2g}") for name, (mean, error) in pairs.items()]
     protocols = [pages.note(saved[name]) for name in ("protocol", "exact_protocol") if name in saved]
     return [pages.heading("Bits/dim (mean ± standard error)"), pages.table((), rows), *protocols]
-
-
-def _reconstruction(run: _Run) -> list[str]:
-    if (saved := _json(run.workdir / "reconstruction.json")) is None:
-        return []
-    with _reading("reconstruction.json"):
-        header = ["S", *saved["mse"]]
-        rows = [[f"mean squared error of {saved['num']} images", *(f"{mse:.2e}" for mse in saved["mse"].values())]]
-    blocks = [pages.heading("Encoding and decoding in S steps each way"), pages.table(header, rows)]
-    picture = run.workdir / "reconstruction.png"
-    if picture.exists():
-        blocks.append(pages.figure(picture, "Eight images, and below them what comes back at each S."))
-    return blocks
 
 
 def _training(run: _Run) -> list[str]:

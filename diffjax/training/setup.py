@@ -136,12 +136,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         check_size(image_shape[:2], len(model.multipliers))
         params_shape = jax.eval_shape(lambda: init_params(model, image_shape, jax.random.key(0)))
     steps = sampler(schedule, config.sample)
-    if steps.log_var is not None and not (learns_variance and config.sample.variance == "learned_range"):
-        allowed = "'fixed_small', 'fixed_large'" + (", 'learned_range'" if learns_variance else "")
-        raise UserError(
-            f"config.sample.variance: {config.sample.variance!r} needs a network that predicts it "
-            f"(config.train.hybrid is {config.train.hybrid}); allowed are {allowed}"
-        )
+    check_variance(config.sample.variance, learns_variance)
     decays = _checked_decays(config.train.ema_decays)
     label_dropout = config.train.get("label_dropout", 0.0)
     if not 0.0 <= label_dropout < 1.0:
@@ -153,6 +148,20 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         schedule, model, params_shape, image_shape, steps, config.train.target, learns_variance, decays[0],
         label_dropout, guide,
     )  # fmt: skip
+
+
+def check_variance(variance: str | None, learns_variance: bool, field: str = "config.sample.variance") -> None:
+    """Whether the network has the variance: None is the sampler's own.
+
+    Raises:
+      UserError: one that it does not predict, or that there is not.
+    """
+    allowed = ("fixed_small", "fixed_large", "learned_range")[: 2 + learns_variance]
+    if variance not in (None, "", *allowed):
+        raise UserError(
+            f"{field}: {variance!r} needs a network that predicts it (trained with config.train.hybrid > 0); allowed "
+            f"for this one are {', '.join(map(repr, allowed))}"
+        )
 
 
 def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array) -> Any:

@@ -13,7 +13,7 @@ from diffjax.viz.pixels import (
     table,
     to_uint8,
 )
-from diffjax.viz.plots import curves, heat_map, loss_by_timestep, schedule, training_loss
+from diffjax.viz.plots import curves, heat_map, labelled_rows, loss_by_timestep, schedule, training_loss
 
 __all__ = [
     "animation_frames",
@@ -23,6 +23,7 @@ __all__ = [
     "frame_grid",
     "grid",
     "heat_map",
+    "labelled_rows",
     "level",
     "loss_by_timestep",
     "neighbours",

@@ -151,7 +151,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     """A file beside `path` to write to, which takes its place if nothing is raised; makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same one
     try:
         yield part
         part.replace(path)

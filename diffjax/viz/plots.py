@@ -12,7 +12,7 @@ import numpy as np
 
 from diffjax.errors import UserError
 from diffjax.schedules import NoiseSchedule
-from diffjax.viz.pixels import whole
+from diffjax.viz.pixels import grid, whole
 
 
 def curves(path: str | os.PathLike, series: Mapping[str, tuple[Sequence, Sequence[float]]], *, x: str, y: str) -> Path:
@@ -51,6 +51,22 @@ def heat_map(
         if np.isfinite(value):
             box = {"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1}
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", bbox=box)
+    return _save_figure(figure, path)
+
+
+def labelled_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray]) -> Path:
+    """A row of images for each name, written beside it: `uint8[N, H, W, C]`; as many of each as the shortest row has.
+
+    Matplotlib has letters that Pillow's own font lacks, such as η.
+    """
+    columns = min(map(len, rows.values()))
+    picture = grid(np.concatenate([images[:columns] for images in rows.values()]), columns=columns)
+    figure = _figure(0.6 * columns + 2.0, 0.6 * len(rows) + 0.2)
+    axes = figure.add_subplot(frame_on=False)
+    axes.imshow(picture)
+    axes.set_xticks([])
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * (len(picture) / len(rows)), list(rows))
+    axes.tick_params(length=0)
     return _save_figure(figure, path)
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from diffjax.errors import UserError
@@ -40,10 +41,13 @@ def test_bad_axes(axes, skip, words):
 def test_results_go_on(tmp_path):
     grid = sweeps.cells(AXES)
     results = sweeps.Results(tmp_path, {"num": 100})
-    results.save(grid[0], {"distance": 2.0})
+    pictures = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    results.save(grid[0], {"distance": 2.0}, pictures)
     (tmp_path / "cells" / "x.json.1.part").write_text("{")  # what a kill leaves
     again = sweeps.Results(tmp_path, {"num": 100})
     assert [again.done(cell) for cell in grid] == [True, False, False, False]
+    np.testing.assert_array_equal(again.pictures(grid[0]), pictures)
+    assert again.pictures(grid[1]) is None
     changed = sweeps.Cell(grid[0].labels, {**grid[0].fields, "eta": 0.5})
     assert not again.done(changed)
     assert [(cell.name, figures) for cell, figures in again.rows(grid)] == [(grid[0].name, {"distance": 2.0})]
@@ -67,6 +71,8 @@ def test_tables():
         "| σ̂ | **2.5** | 0.25 |",
     ]
     assert sweeps.to_markdown(rows[:3], "distance").splitlines()[-1] == "| σ̂ | 2.5 |  |"
+    rows = [(cell, {"bits": 4.0, "bits_error": 0.123}) for cell, _ in rows[:1]]
+    assert sweeps.to_markdown(rows, "bits").splitlines()[-1] == "| η = 0 | 4 ± 0.12 |"
 
 
 def test_a_folder_is_loaded_in_the_order_of_its_table(tmp_path):
@@ -90,3 +96,28 @@ def test_folders_that_cannot_be_loaded(tmp_path):
     (tmp_path / "cells" / "x.json").write_text("[]")
     with pytest.raises(UserError, match="is no folder that ablate.py has written"):
         sweeps.load(tmp_path)
+
+
+def test_calls_within():
+    """By hand: ddim is near its 1000 steps from 20 calls on, heun nowhere before its end, and pndm has no end yet."""
+    distances = {
+        "ddim": {10: 1.2, 20: 1.04, 50: 1.1, 1000: 1.0},
+        "heun": {19: 2.2, 1999: 2.0},
+        "below": {10: -1.0, 1000: -0.5},
+        "pndm": {10: 1.0},
+    }
+    rows = [
+        (sweeps.Cell({"S": "1000" if calls > 500 else str(calls), "sampler": name}, {}), {"frechet": value, "calls": calls})
+        for name, line in distances.items()
+        for calls, value in line.items()
+    ]  # fmt: skip
+    near = sweeps.calls_within(rows, "frechet")
+    assert [(cell.labels["sampler"], *figures.values()) for cell, figures in near] == [
+        ("ddim", 20, 1.04, 1.0), ("heun", None, None, 2.0), ("below", 10, -1.0, -0.5),
+    ]  # fmt: skip
+    assert sweeps.calls_within(rows, "frechet", within=0.15)[1][1]["calls"] == 19
+    assert sweeps.to_lines(near).splitlines() == [
+        "| sampler | calls | frechet | frechet at S = 1000 |", "|---|---|---|---|",
+        "| ddim | 20 | 1.04 | 1 |", "| heun | none | none | 2 |", "| below | 10 | -1 | -0.5 |",
+    ]  # fmt: skip
+    assert sweeps.to_csv(near).splitlines()[2] == "heun,,,2.0"

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from diffjax import evaluation, viz
 from diffjax.evaluation import figures, sweeps
+from diffjax.report import workdirs
 from diffjax.training import setup
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -32,6 +34,12 @@ def read(path):
     return reader
 
 
+def test_a_record_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "likelihood.json").write_text("[1]")
+    (block,) = workdirs._tried(workdirs._likelihood, SimpleNamespace(workdir=tmp_path))
+    assert "cannot read likelihood.json" in block
+
+
 def test_report_of_a_run(workdir, command, monkeypatch):
     protocol = figures.Protocol(
         EVIL, 10, "real", {"extractor": "pixels", "resize": "none"}, "nearest", "EMA", "ddim", 0
@@ -39,7 +47,6 @@ def test_report_of_a_run(workdir, command, monkeypatch):
     record = figures.record({"frechet": figures.Figure(1.25)}, protocol)
     (workdir / "evaluation.json").write_text(json.dumps(record | {"class_shares": [0.1, 0.2]}))
     (workdir / "likelihood.json").write_text(json.dumps({"bound": [4.5, 0.1], "protocol": "some images"}))
-    (workdir / "reconstruction.json").write_text("[1]")
     shown = []
     monkeypatch.setattr(viz, "neighbours", lambda *args, function=viz.neighbours: shown.append(args) or function(*args))
 
@@ -52,7 +59,7 @@ def test_report_of_a_run(workdir, command, monkeypatch):
     assert {path.name for path in (workdir / "report").iterdir()} == names
     assert len(reader.references) == len(names)
     text = "\n".join(reader.text)
-    for words in (EVIL, "1.25", "0.1 … 0.2", "4.5 ± 0.1", "cannot read", "learning_rate", "--steps 1000"):
+    for words in (EVIL, "1.25", "0.1 … 0.2", "4.5 ± 0.1", "learning_rate", "--steps 1000"):
         assert words in text
     with Image.open(workdir / "report" / "denoising.webp") as file:
         assert file.n_frames == 6

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from diffjax import launch
+
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 
 from torch_reference import compare, rows  # noqa: E402 (they need PyTorch)
@@ -21,6 +23,7 @@ def crosscheck(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(launch, "start", lambda: None)
     return module
 
 

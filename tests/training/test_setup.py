@@ -72,7 +72,7 @@ GUIDED = {"model__num_classes": 10, "train__label_dropout": 0.1}
         ({"train__accumulate": 2}, "config.train.batch_size: batch_size=8 must be a positive multiple of the 8 devices times"),
         ({"train__steps_per_dispatch": 8}, "config.train.steps: 12 must be a multiple of config.train.steps_per_dispatch=8"),
         ({"train__max_skipped": -1}, "config.train.max_skipped: -1 must be a whole number ≥ 0"),
-        ({"train__hybrid": 0.001, "sample__sampler": "ddpm", "sample__variance": "learned"}, "allowed are .*'learned_range'"),
+        ({"train__hybrid": 0.001, "sample__sampler": "ddpm", "sample__variance": "learned"}, "allowed for this one are .*'learned_range'"),
         ({"train__log_every": 0}, "config.train.log_every: 0 must be a whole number ≥ 1"),
     ],
 )  # fmt: skip

@@ -62,3 +62,13 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"needs Matplotlib: pip install '\.\[plots\]'"):
         viz.schedule(tmp_path / "s.png", schedules.linear(10))
     assert not list(tmp_path.iterdir())
+
+
+def test_labelled_rows(tmp_path):
+    rows = {"σ̂ = black": np.zeros((3, 8, 8, 1), np.uint8), "grey": np.full((2, 8, 8, 1), 100, np.uint8)}
+    path = viz.labelled_rows(tmp_path / "a" / "b.png", rows)
+    picture = np.asarray(Image.open(path).convert("L"))
+    tiles = picture[:, np.any(picture == 100, axis=0)]  # the labels are beside them
+    assert tiles.shape[1] > 100
+    assert np.flatnonzero(np.any(tiles == 0, axis=1)).max() < np.flatnonzero(np.any(tiles == 100, axis=1)).min()
+    assert [p.name for p in path.parent.iterdir()] == ["b.png"]
