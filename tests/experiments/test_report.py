@@ -37,7 +37,7 @@ def read(path):
 def test_a_record_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "likelihood.json").write_text("[1]")
     (block,) = workdirs._tried(workdirs._likelihood, SimpleNamespace(workdir=tmp_path))
-    assert "cannot read likelihood.json" in block
+    assert "likelihood.json: it holds a list" in block
 
 
 def test_report_of_a_run(workdir, command, monkeypatch):
