@@ -32,7 +32,7 @@ def of_sweep(folder: Path) -> str:
     ]
     text = f"A sweep over {', '.join(axes)}: {len(rows)} cells are done."
     if any("<strong>" in block for block in tables):
-        text += " The least of each column is bold."
+        text += " The best of each column is bold."
     return pages.page(folder.resolve().name, [pages.paragraph(text)], sections)
 
 

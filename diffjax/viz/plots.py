@@ -149,5 +149,5 @@ def _figure(width: float, height: float):
 
 def _save_figure(figure, path: str | os.PathLike) -> Path:
     with whole(path) as part:
-        figure.savefig(part, dpi=110, format="png")
+        figure.savefig(part, dpi=110, format="png", bbox_inches="tight", pad_inches=0.05)
     return Path(path)
