@@ -6,6 +6,7 @@
 
 import dataclasses
 from collections.abc import Callable, Container, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -213,6 +214,7 @@ def _run(steps, predict, carry, keys, clip, slots=None, *, progress=False, debug
     steps = jax.tree.map(lambda *parts: np.concatenate(parts), steps, _idle(steps, padding))
     if slots is not None:
         slots = np.append(slots, np.full(padding, len(carry.frames.x) - 1, np.int32))
+    carry = _beside(carry, (predict, keys))
     description = progress if isinstance(progress, str) else "sampling"
     with tqdm(total=rows, desc=description, unit="row", disable=not progress) as bar:
         for start in range(0, rows, length):
@@ -223,6 +225,12 @@ def _run(steps, predict, carry, keys, clip, slots=None, *, progress=False, debug
             if debug and not np.all(np.isfinite(carry.x)):
                 _raise_at_first_bad_row(steps, chunk, predict, before, keys, clip)
             bar.update(min(length, rows - start))
+    return carry
+
+
+@partial(jax.jit, keep_unused=True)
+def _beside(carry: _Carry, others) -> _Carry:
+    """The carry where `others` are, as `_scan` will return it: else its second chunk would be compiled anew."""
     return carry
 
 

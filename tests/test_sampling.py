@@ -173,6 +173,14 @@ def test_second_run_with_other_params_eta_and_key_compiles_nothing(count_compila
     assert count_compilations() == 0
 
 
+def test_chunks_compile_one_scan_for_parameters_from_a_checkpoint():
+    steps = random_table(50, 2, 50)
+    scale = jax.device_put(jnp.float32(0.5), jax.local_devices()[0])  # committed, as x is not
+    programs = dj.sampling._scan._cache_size()
+    dj.sample(steps, network(scale), start(3)[1], start(3)[0], progress=True)
+    assert dj.sampling._scan._cache_size() == programs + 1
+
+
 def test_an_equal_model_compiles_nothing(count_compilations):
     def run():
         model = dj.models.UNet(channels=8, multipliers=(1,), groups=4, num_res_blocks=1)
