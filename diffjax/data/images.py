@@ -17,12 +17,13 @@ def prepare(
     crop: str = "center",
     resample: str = "bicubic",
     flip: bool = False,
+    turn: bool = False,
 ) -> np.ndarray:
     """The image as uint8 `[H, W, C]` of a given shape.
 
     Args:
       image: uint8 `[h, w, c]`, with c 1 or 3.
-      rng: where chance comes from; None: no chance, so central crops and no flips.
+      rng: where chance comes from; None: no chance, so central crops, no flips and no turns.
       shape: `(H, W, C)`; C = 1 makes colours grey (ITU-R 601), C = 3 repeats grey.
       window: (top, left, height, width) that is cut out before all else.
       fit: "exact" (it has that size already), "pad" (black on all sides, as much before as after or one less), "crop"
@@ -30,6 +31,7 @@ def prepare(
       crop: where the part lies: "center", or anywhere ("random").
       resample: of "resize", by Pillow: "area" (mean over the pixel's box) or "bicubic" (widened when it scales down).
       flip: whether one in two is mirrored, left to right.
+      turn: whether each is turned by 0, 90, 180 or 270 degrees, as chance has it.
 
     Raises:
       ValueError: an image that does not fit, or an unknown option.
@@ -50,7 +52,9 @@ def prepare(
         raise ValueError(f"with fit={fit!r}, an image of shape {image.shape} cannot be image_shape={tuple(shape)}")
     if flip and rng is not None and rng.random() < 0.5:
         fitted = fitted[:, ::-1]
-    return fitted
+    if turn and shape[0] != shape[1]:
+        raise ValueError(f"turn=True needs a square image_shape, not {tuple(shape)}")
+    return np.rot90(fitted, rng.integers(4)) if turn and rng is not None else fitted
 
 
 def _window(image, window):

@@ -1,5 +1,6 @@
 """From a source to an endless, seeded, resumable stream of batches, by grain."""
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -15,14 +16,14 @@ from absl import flags
 
 from diffjax.data.sources import Example, Source
 
-Prepare = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Prepare = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
 """(image, where chance comes from) → image; `functools.partial(images.prepare, …)` is one."""
 
 _READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
 class Batches:
-    """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B]}` without end; made by `batches`."""
+    """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B], …}` without end; made by `batches`."""
 
     def __init__(self, dataset: grain.MapDataset, workers: int, start: dict[str, Any] | None):
         self._dataset, self._workers = dataset, workers
@@ -97,6 +98,7 @@ def batches(
     batch_size: int,
     seed: int,
     prepare: Prepare | None = None,
+    degrade: Prepare | None = None,
     start: dict[str, Any] | None = None,
     workers: int = 0,
     process_index: int = 0,
@@ -112,6 +114,7 @@ def batches(
       batch_size: of the global batch; each process gets `batch_size / process_count` of it, in order.
       seed: of the shuffle and of `prepare`.
       prepare: what is done to each image; None: nothing.
+      degrade: what makes of that its "condition", uint8 `[B, H, W, C]`; None: there is none, unless the source has it.
       start: a position to go on from, as `get_state` gave it.
       workers: processes that read and prepare; 0: threads of this one, which do for images held in memory.
       process_index: which process this is (`jax.process_index()`).
@@ -128,7 +131,7 @@ def batches(
         raise ValueError(f"workers={workers} must be ≥ 0")
     # As good as endless: 2⁶² examples. (grain's own endless repeat is one too long for batches of one.)
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(2**62 // len(source))
-    prepared = examples.random_map(partial(_prepared, prepare))
+    prepared = examples.random_map(partial(_prepared, prepare, degrade))
     return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], workers, start)
 
 
@@ -149,6 +152,26 @@ def _start_worker(*_) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _prepared(prepare: Prepare | None, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    image = example["image"] if prepare is None else prepare(example["image"], rng)
-    return {"image": image, "label": np.int32(example["label"])}
+def prepared(
+    example: Example, rng: np.random.Generator | None, prepare: Prepare | None, degrade: Prepare | None
+) -> dict[str, np.ndarray]:
+    """An example as a batch has it: `{"image", "label"}`, and its "condition" where there is one.
+
+    A condition that the source itself has is cropped, flipped and turned as its image is.
+
+    Args:
+      rng: where chance comes from; None: none.
+      prepare, degrade: as `batches` takes them.
+    """
+    prepare = prepare or (lambda image, rng: image)
+    same_again = copy.deepcopy(rng)
+    result = {"image": prepare(example["image"], rng), "label": np.int32(example["label"])}
+    if "condition" in example:
+        result["condition"] = prepare(example["condition"], same_again)
+    elif degrade is not None:
+        result["condition"] = degrade(result["image"], rng)
+    return result
+
+
+def _prepared(prepare, degrade, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return prepared(example, rng, prepare, degrade)

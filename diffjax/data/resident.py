@@ -1,25 +1,26 @@
 """Small data sets that stay on the devices: batches are drawn inside the compiled step."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.data.pipeline import Prepare, prepared
 from diffjax.data.sources import Source
 
 _DOMAIN = 2**32 - 1
 """Keeps these draws apart from those that the step makes from the same key."""
 
 
-def load(source: Source, prepare: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """A whole source, prepared without chance: `{"image": uint8[N, H, W, C], "label": int32[N]}`, for `draw`."""
-    examples = [source[index] for index in range(len(source))]
-    return {
-        "image": np.stack([prepare(example["image"]) for example in examples]),
-        "label": np.array([example["label"] for example in examples], np.int32),
-    }
+def load(source: Source, prepare: Prepare | None = None, degrade: Prepare | None = None) -> dict[str, np.ndarray]:
+    """A whole source, prepared without chance: the columns of `pipeline.batches`, `[N, …]`, for `draw`.
+
+    Raises:
+      ValueError: a degradation that leaves something to chance.
+    """
+    examples = [prepared(source[index], None, prepare, degrade) for index in range(len(source))]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
 class Resident:
@@ -42,7 +43,7 @@ class Resident:
 def draw(
     data: dict[str, jax.Array], key: jax.Array, step: jax.Array, numbers: jax.Array, *, flip: bool = False
 ) -> dict[str, jax.Array]:
-    """Examples of a step's global batch: `{"image": uint8[B, H, W, C], "label": int32[B]}`.
+    """Examples of a step's global batch: the columns of `data`, `[B, …]`.
 
     Example n of step s is a function of (key, s, n) alone: uniform over the data, with replacement, independent of all
     others. So a device draws its own share of the batch, whatever the number of devices, and a run goes on from its
@@ -57,7 +58,7 @@ def draw(
       key: of the whole run.
       step: int `[]`.
       numbers: int `[B]`, which examples of the global batch: on device d of D, `d * B + arange(B)`.
-      flip: whether one in two is mirrored, left to right.
+      flip: whether one in two is mirrored, left to right, its condition with it.
     """
     step_key = jax.random.fold_in(jax.random.fold_in(key, np.uint32(_DOMAIN)), step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, numbers)
@@ -66,5 +67,6 @@ def draw(
     batch = {name: jnp.asarray(column)[indices] for name, column in data.items()}
     if flip:
         flipped = jax.vmap(lambda key: jax.random.bernoulli(key))(flip_keys)
-        batch["image"] = jnp.where(flipped[:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
+        for name in batch.keys() & {"image", "condition"}:
+            batch[name] = jnp.where(flipped[:, None, None, None], batch[name][:, :, ::-1], batch[name])
     return batch

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class Example(TypedDict):
     image: np.ndarray
     """uint8 `[H, W, C]`."""
     label: int
+    condition: NotRequired[np.ndarray]
+    """uint8 `[H, W, C]`: what the image is to be restored from, of sources that have both."""
 
 
 class Source(Protocol):
@@ -136,6 +138,59 @@ def folder(path: str | os.PathLike) -> Folder:
     numbers = {name: number for number, name in enumerate(sorted({*classes} - {None}))}
     labels = np.array([numbers.get(name, NO_LABEL) for name in classes])
     return Folder([str(root / file) for file in files], labels)
+
+
+class Pairs:
+    """Two folders of the same images, sharp and degraded; made by `pairs`."""
+
+    def __init__(self, images: Folder, conditions: Folder):
+        self.images, self.conditions = images, conditions
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.images[index] | {"condition": self.conditions[index]["image"]}
+
+
+def pairs(path: str | os.PathLike, *, images: str = "sharp", conditions: str = "blur") -> Pairs:
+    """Image files that have a twin: `…/images/NAME` to be restored from `…/conditions/NAME`, at any depth.
+
+    Raises:
+      ValueError: as `folder`; no such folders, or a file without its twin.
+    """
+    files = [Path(file).relative_to(path) for file in folder(path).paths]
+
+    def inside(name):
+        return {
+            tuple("*" if part == name else part for part in file.parts): str(Path(path) / file)
+            for file in files
+            if name in file.parts[:-1]
+        }
+
+    sharp, blurred = inside(images), inside(conditions)
+    if not sharp or sharp.keys() != blurred.keys():
+        without = sorted((sharp | blurred)[key] for key in sharp.keys() ^ blurred.keys())
+        raise ValueError(
+            f"path={str(path)!r}: " + (f"{without[0]} has no twin" if without else f"no folders {images!r} in it")
+        )
+    keys = sorted(sharp)
+    return Pairs(*(Folder([files[key] for key in keys], np.full(len(keys), NO_LABEL)) for files in (sharp, blurred)))
+
+
+class Cached:
+    """The examples of a source, each kept in memory once it has been read (in each process that reads)."""
+
+    def __init__(self, source: Source):
+        self.source, self._kept = source, {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        if index not in self._kept:
+            self._kept[index] = self.source[index]
+        return self._kept[index]
 
 
 def _decode(path: str) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""How near a restored image is to the true one, image by image, in float64 on the host.
+
+All take uint8 `[N, H, W, C]` and give `[N]`. Channels are as the images have them, grey or RGB, and count alike;
+`luma` makes the one that papers on super-resolution measure.
+"""
+
+import numpy as np
+
+_SIGMA, _WINDOW = 1.5, 11
+
+
+def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """10·log₁₀(255²/MSE), the MSE over pixels and channels; infinite where they are equal.
+
+    Raises:
+      ValueError: other dtypes, or different shapes.
+    """
+    _check(images, truth)
+    with np.errstate(divide="ignore"):
+        return 10.0 * np.log10(255.0**2 / mse(images, truth))
+
+
+def mse(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The mean squared error over pixels and channels, in 0 … 255²."""
+    return np.mean((images.astype(np.float64) - truth.astype(np.float64)) ** 2, axis=(1, 2, 3))
+
+
+def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity (Wang et al. 2004): the mean over channels and over windows that lie within the image.
+
+    Gaussian windows, σ = 1.5, 11×11; K₁ = 0.01, K₂ = 0.03, L = 255; population covariances. (scikit-image's
+    `structural_similarity` with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255`.)
+
+    Raises:
+      ValueError: as `psnr`, or images smaller than a window.
+    """
+    from scipy.ndimage import correlate1d
+
+    _check(images, truth)
+    if min(images.shape[1:3]) < _WINDOW:
+        raise ValueError(f"images of {images.shape[1]}×{images.shape[2]} are smaller than the window of {_WINDOW}")
+    half = _WINDOW // 2
+    window = np.exp(-0.5 * (np.arange(-half, half + 1) / _SIGMA) ** 2)
+    window /= window.sum()
+
+    def mean(values):
+        averaged = correlate1d(correlate1d(values, window, axis=1), window, axis=2)
+        return averaged[:, half:-half, half:-half]
+
+    def score(x, y):
+        mean_x, mean_y = mean(x), mean(y)
+        var_x, var_y, covariance = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2, mean(x * y) - mean_x * mean_y
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+        similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+        return similarity.mean(axis=(1, 2, 3))
+
+    pairs = zip(images, truth, strict=True)
+    return np.array([score(x[None].astype(np.float64), y[None].astype(np.float64))[0] for x, y in pairs])
+
+
+def consistency(images: np.ndarray, low: np.ndarray, downsample) -> np.ndarray:
+    """The mean squared error of images made small again against the small ones they came from, in [0, 1]²·10⁵.
+
+    That is SR3's unit, as its figures tell (2.68 for SR3; in 0 … 255² rounding alone would give 0.08·10⁵).
+
+    Args:
+      images: `[N, H, W, C]`.
+      low: `[N, h, w, C]`.
+      downsample: `[H, W, C]` → `[h, w, C]`, uint8; as the small ones were made.
+
+    Raises:
+      ValueError: as `psnr`, of the small ones.
+    """
+    again = np.stack([downsample(image) for image in images])
+    _check(again, low)
+    return 1e5 * mse(again, low) / 255.0**2
+
+
+def luma(images: np.ndarray) -> np.ndarray:
+    """Y of ITU-R 601 in 16 … 235, as Matlab's `rgb2ycbcr` rounds it: uint8 `[N, H, W, 3]` → `[N, H, W, 1]`.
+
+    Grey images stay as they are.
+    """
+    if images.shape[-1] == 1:
+        return images
+    y = 16.0 + images.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255.0
+    return np.round(y).astype(np.uint8)[..., None]
+
+
+def _check(images: np.ndarray, truth: np.ndarray) -> None:
+    if images.dtype != np.uint8 or truth.dtype != np.uint8 or images.shape != truth.shape or images.ndim != 4:
+        raise ValueError(
+            f"images must be uint8 [N, H, W, C], alike in shape; these are {images.dtype} {images.shape} and "
+            f"{truth.dtype} {truth.shape}"
+        )
