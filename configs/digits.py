@@ -15,11 +15,20 @@ def get_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "seed": 0,
+            "task": {
+                "name": "generation",
+                "told": "sqrt_alpha_bar",
+                "drawn": "sqrt_alpha_bar",
+                "level_scale": 1000.0,
+                "predictor_channels": placeholder(int),
+                "frozen": False,
+            },
             "data": {
                 "source": "digits",
                 "path": placeholder(str),
                 "images": placeholder(str),
                 "labels": placeholder(str),
+                "conditions": placeholder(str),
                 "dataset": placeholder(str),
                 "split": placeholder(str),
                 "data_dir": placeholder(str),
@@ -29,7 +38,18 @@ def get_config() -> ml_collections.ConfigDict:
                 "crop": "center",
                 "resample": "bicubic",
                 "flip": False,
+                "turn": False,
+                "degradation": {
+                    "kinds": (),
+                    "sigma": (1.0, 1.0),
+                    "length": (9.0, 9.0),
+                    "angle": (0.0, 180.0),
+                    "radius": (2.0, 2.0),
+                    "noise": (0.0, 0.0),
+                    "factor": 4,
+                },
                 "holdout": 0.0,
+                "cached": False,
                 "resident": False,
                 "workers": 0,
             },
@@ -93,6 +113,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "guidance": placeholder(float),
                 "guidance_interval": placeholder(tuple),
                 "guidance_rescale": placeholder(float),
+                "num_timesteps": placeholder(int),
+                "beta_start": placeholder(float),
+                "beta_end": placeholder(float),
             },
         }
     )

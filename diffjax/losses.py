@@ -90,9 +90,6 @@ def denoising(
       ValueError: another target or norm, a δ ≤ 0 or a λ < 0, or an answer of the wrong shape.
     """
     _check("target", target, TARGETS)
-    _check("norm", norm, NORMS)
-    if not delta > 0.0:
-        raise ValueError(f"delta={delta} must be > 0")
     if not hybrid >= 0.0:
         raise ValueError(f"hybrid={hybrid} must be ≥ 0")
     x_t = process.q_sample(schedule, x0, t, noise)
@@ -105,7 +102,7 @@ def denoising(
         )
     answer, variance = jnp.split(answer, 2, axis=-1) if hybrid else (answer, None)
     wanted = {"eps": lambda: noise, "x0": lambda: x0, "v": lambda: process.predict_v(schedule, x0, t, noise)}[target]()
-    loss = jnp.mean(_distance(answer - wanted, norm, delta), axis=range(1, x0.ndim))
+    loss = distance(answer, wanted, norm=norm, delta=delta)
     if weights is not None:
         loss *= jnp.asarray(weights, loss.dtype)[t]
     if hybrid:
@@ -148,6 +145,18 @@ def _by_timestep(loss, params, batch, timesteps, keys) -> jax.Array:
         return carry, loss(params, batch, jnp.full(len(keys), t), noise_keys, keys[0])
 
     return jax.lax.scan(body, None, timesteps)[1]
+
+
+def distance(answer: jax.Array, wanted: jax.Array, *, norm: str = "l2", delta: float = 1.0) -> jax.Array:
+    """The mean over each example's elements of the error's norm, `[B]`; `norm` and `delta` as in `denoising`.
+
+    Raises:
+      ValueError: another norm, or a δ ≤ 0.
+    """
+    _check("norm", norm, NORMS)
+    if not delta > 0.0:
+        raise ValueError(f"delta={delta} must be > 0")
+    return jnp.mean(_distance(answer - wanted, norm, delta), axis=range(1, answer.ndim))
 
 
 def offset_noise(keys: jax.Array, shape: tuple[int, ...], strength: float) -> jax.Array:

@@ -13,10 +13,10 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffjax import launch
+from diffjax import launch, viz
 from diffjax.errors import writing
 from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.training import restoration, setup
 from diffjax.training.flags import parse_flags
 from diffjax.training.loop import train
 
@@ -49,6 +49,12 @@ def main(argv: list[str]) -> None:
             return
         experiment = setup.experiment(config)
         params = jax.device_get(state.ema_params[experiment.ema_decay])
+        if experiment.task is not None:
+            training = setup.training(config, experiment.image_shape, jax.device_count())
+            picture = restoration.picture(experiment, params, restoration.examples(config, training))
+            with writing(workdir):
+                print(viz.save_png(Path(workdir) / "restored.png", picture))
+            return
         columns = generation.columns(experiment.model.num_classes)
         with writing(workdir):
             paths = generation.write_pictures(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.tasks import generation
-from diffjax.training import draws, setup, state
+from diffjax.training import draws, restoration, setup, state
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.metrics import MetricWriter, check_wandb
 from diffjax.training.preemption import Preemption
@@ -97,7 +97,7 @@ def train(
                         break
                     if step % config.train.sample_every == 0 and first:
                         report.flush()
-                        _draw(experiment, current, workdir / "samples" / f"step_{step:07d}.png")
+                        _draw(config, experiment, training, current, workdir / "samples" / f"step_{step:07d}.png")
                         report.restart_clock()
             feed.close()
     return current
@@ -105,7 +105,7 @@ def train(
 
 def _start(config, experiment, training, checkpoints: Checkpoints) -> tuple[state.TrainState, dict | None]:
     """(state, data position) to begin with: fresh, or of the newest checkpoint."""
-    init = partial(setup.init_params, experiment.model, experiment.image_shape)
+    init = partial(setup.init, experiment)
     total = experiment.schedule.num_timesteps
     history = draws.empty_history(total) if config.train.timesteps == "importance" else None
     create = partial(state.create, init, training.optimizer, ema_decays=tuple(config.train.ema_decays), history=history)
@@ -119,12 +119,15 @@ def _feed(config, training, position: dict | None) -> data.Prefetch | data.resid
     """What the step is given, dispatch after dispatch, from a position on."""
     devices = jax.local_devices()
     if config.data.resident:
-        return data.resident.Resident(put_resident(data.resident.load(training.source, training.prepare), devices))
+        return data.resident.Resident(
+            put_resident(data.resident.load(training.source, training.prepare, training.degrade), devices)
+        )
     batches = data.batches(
         training.source,
         batch_size=config.train.batch_size,
         seed=config.seed,
         prepare=training.prepare,
+        degrade=training.degrade,
         start=position,
         workers=config.data.workers,
         process_index=jax.process_index(),
@@ -133,16 +136,21 @@ def _feed(config, training, position: dict | None) -> data.Prefetch | data.resid
     return data.Prefetch(batches, partial(put_batches, devices=devices), config.train.steps_per_dispatch)
 
 
-def _draw(experiment, current: state.TrainState, path: Path) -> None:
+def _draw(config, experiment, training, current: state.TrainState, path: Path) -> None:
     """A grid of samples; a disk that does not take it is warned of."""
-    columns = generation.columns(experiment.model.num_classes)
-    num = generation.ROWS * columns
-    predict = setup.sample_predictor(experiment, current.ema_params[experiment.ema_decay], np.arange(num))
-    ((_, images),) = generation.images(
-        experiment.steps, predict, experiment.image_shape, seed=0, num=num, batch_size=num
-    )
+    params = current.ema_params[experiment.ema_decay]
+    if experiment.task is not None:
+        picture = restoration.picture(experiment, params, restoration.examples(config, training))
+    else:
+        columns = generation.columns(experiment.model.num_classes)
+        num = generation.ROWS * columns
+        predict = setup.sample_predictor(experiment, params, np.arange(num))
+        ((_, images),) = generation.images(
+            experiment.steps, predict, experiment.image_shape, seed=0, num=num, batch_size=num
+        )
+        picture = viz.grid(images, columns=columns)
     try:
-        viz.save_png(path, viz.grid(images, columns=columns))
+        viz.save_png(path, picture)
     except OSError as error:
         warnings.warn(f"cannot write {path}: {error.strerror}; training goes on", stacklevel=2)
 

@@ -21,7 +21,8 @@ from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
 from diffjax.tasks import generation
-from diffjax.training import draws, guided, optimizers
+from diffjax.tasks.conditional import Restoration
+from diffjax.training import draws, guided, optimizers, restoration
 from diffjax.training.step import Loss, check_batch_size
 
 SCHEDULES = {
@@ -61,10 +62,10 @@ SAMPLERS = {
 KNOBS = ("eta", "variance", "sigma_hat", "order")
 """Fields of `config.sample` that one sampler or another takes; None is its default."""
 
-SOURCES = {function.__name__: function for function in (data.digits, data.npz, data.folder, data.tfds)}
-_PREPARED = ("window", "fit", "crop", "resample", "flip")
+SOURCES = {function.__name__: function for function in (data.digits, data.npz, data.folder, data.pairs, data.tfds)}
+_PREPARED = ("window", "fit", "crop", "resample", "flip", "turn")
 """Fields of `config.data` that say what is done to each image; the source takes what is left."""
-_PIPELINE = ("source", "image_shape", "holdout", "resident", "workers")
+_PIPELINE = ("source", "image_shape", "holdout", "resident", "workers", "cached", "degradation")
 
 _FREE_FIELDS = (
     "data.workers",
@@ -98,6 +99,10 @@ class Experiment(NamedTuple):
     """How often it was told no label."""
     guide: Callable[[Predict], Predict] | None
     """What guides it when it is sampled from (`guidance.classifier_free`), or nothing."""
+    task: Restoration | None = None
+    """What restores from a condition; None is generation."""
+    sampled: NoiseSchedule | None = None
+    """The schedule that `steps` are on, where it is not the one trained on (`config.sample.beta_start` …)."""
 
 
 class Training(NamedTuple):
@@ -107,6 +112,8 @@ class Training(NamedTuple):
     held_out: data.Source
     prepare: data.Prepare
     """What is done to each image of the source."""
+    degrade: data.Prepare | None
+    """What makes its condition of it; None: nothing, or the source has both."""
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
 
@@ -134,8 +141,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     with naming("config.model"):
         model = _model(config.model, image_shape[-1], learns_variance)
         check_size(image_shape[:2], len(model.multipliers))
-        params_shape = jax.eval_shape(lambda: init_params(model, image_shape, jax.random.key(0)))
-    steps = sampler(schedule, config.sample)
+        task = restoration.task(config, model)
+        init = partial(init_params, model) if task is None else task.init
+        params_shape = jax.eval_shape(lambda: init(image_shape, jax.random.key(0)))
+    sampled = restoration.inference_schedule(config, schedule)
+    steps = sampler(sampled, config.sample)
     check_variance(config.sample.variance, learns_variance)
     decays = _checked_decays(config.train.ema_decays)
     label_dropout = config.train.get("label_dropout", 0.0)
@@ -146,7 +156,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     guide = guided.guide(config.sample, schedule, num_classes=model.num_classes, label_dropout=label_dropout)
     return Experiment(
         schedule, model, params_shape, image_shape, steps, config.train.target, learns_variance, decays[0],
-        label_dropout, guide,
+        label_dropout, guide, task, sampled,
     )  # fmt: skip
 
 
@@ -164,6 +174,13 @@ def check_variance(variance: str | None, learns_variance: bool, field: str = "co
         )
 
 
+def init(experiment: Experiment, key: jax.Array) -> Any:
+    """Fresh parameters of an experiment."""
+    if experiment.task is not None:
+        return experiment.task.init(experiment.image_shape, key)
+    return init_params(experiment.model, experiment.image_shape, key)
+
+
 def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array) -> Any:
     """Fresh parameters of a model for images `[H, W, C]`: float32, or float64 for a model that computes in it."""
     one = jnp.zeros((1,), jnp.int32)
@@ -173,7 +190,13 @@ def init_params(model: models.UNet, image_shape: tuple[int, ...], key: jax.Array
 
 
 def predictor(experiment: Experiment, params: Any, **condition: jax.Array) -> Predict:
-    """The trained network as samplers ask it, whatever it was trained to predict; `condition` as `models.predictor`."""
+    """The trained network as samplers ask it, whatever it was trained to predict; `condition` as `models.predictor`.
+
+    Raises:
+      UserError: a network that restores: it is nothing without the image to be restored.
+    """
+    if experiment.task is not None:
+        raise UserError("config.task.name: this network restores images; experiments/restore.py asks it")
     return _heard(experiment, models.predictor(experiment.model, params, **condition))
 
 
@@ -210,6 +233,8 @@ def objective(config: ml_collections.ConfigDict, experiment: Experiment, *, trai
         raise UserError(f"config.train.huber_delta: {options.huber_delta} must be > 0")
     if not options.offset_noise >= 0.0:
         raise UserError(f"config.train.offset_noise: {options.offset_noise} must be ≥ 0")
+    if experiment.task is not None:
+        return restoration.objective(config, experiment, table, train=train)
     return generation.loss(
         experiment.schedule,
         experiment.model,
@@ -231,6 +256,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
       UserError: a value that cannot be, named with its field.
     """
     source, held_out, prepare = images(config)
+    degrade = restoration.degrade(config, source[0], prepare)
     classes = config.model.num_classes
     if classes is not None and not 0 <= (label := source[0]["label"]) < classes:
         raise UserError(f"config.model.num_classes: {classes}, but the first image's label is {label}")
@@ -258,7 +284,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
             num_steps=config.train.steps,
         )
         optimizer = optimizers.optimizer(config.optimizer.name, rate, clip_norm=config.optimizer.clip_norm)
-    return Training(source, held_out, prepare, rate, optimizer)
+    return Training(source, held_out, prepare, degrade, rate, optimizer)
 
 
 def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source, data.Prepare]:
@@ -270,13 +296,18 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
     with naming("config.data"):
         options = {k: v for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
         everything = _call(SOURCES, name=config.data.source, kind="source", **options)
+        if config.data.get("cached"):
+            everything = data.Cached(everything)
         source, held_out = data.split(everything, config.data.holdout, config.seed)
         prepare = partial(
-            data.prepare, shape=tuple(config.data.image_shape), **{field: config.data[field] for field in _PREPARED}
+            data.prepare,
+            shape=tuple(config.data.image_shape),
+            **{field: config.data[field] for field in _PREPARED if field in config.data},
         )
         prepare(source[0]["image"])
-        if config.data.resident and config.data.crop == "random":
-            raise ValueError("crop='random' needs resident=False: what stays on the devices is cropped once")
+        if config.data.resident and (config.data.crop == "random" or config.data.get("turn")):
+            which = "crop='random'" if config.data.crop == "random" else "turn=True"
+            raise ValueError(f"{which} needs resident=False: what stays on the devices is cropped and turned once")
         if config.data.workers < 0:
             raise ValueError(f"workers={config.data.workers} must be ≥ 0")
     return source, held_out, prepare
@@ -315,8 +346,8 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -
         different = [
             f"config.{field} is {given_flat.get(field)!r} but was {saved.get(field)!r}"
             for field in sorted(saved.keys() | given_flat.keys())
-            # A field newer than the run is no difference while it is off.
-            if saved.get(field) != given_flat.get(field)
+            # A field newer than the run is no difference while it is off, or as it was always.
+            if saved.get(field, restoration.DEFAULTS.get(field)) != given_flat.get(field)
             and (field in saved or given_flat[field])
             and not field.startswith(free)
         ]

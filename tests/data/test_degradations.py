@@ -57,7 +57,9 @@ def spread(weights):
 
 
 def test_kernels_are_as_wide_as_they_say():
-    np.testing.assert_allclose(spread(degradations.kernel(Degradation("gaussian", 2.0))), 4 * np.eye(2), rtol=5e-3, atol=1e-9)
+    np.testing.assert_allclose(
+        spread(degradations.kernel(Degradation("gaussian", 2.0))), 4 * np.eye(2), rtol=5e-3, atol=1e-9
+    )
     disc = spread(degradations.kernel(Degradation("defocus", 6.0)))
     np.testing.assert_allclose(disc, 6.0**2 / 4 * np.eye(2), rtol=0.02, atol=1e-9)
     # A line's variance along it is L²/12; sharing out bilinearly adds at most 1/4.

@@ -1,0 +1,342 @@
+"""Restores images with a network that was trained to, and measures how well, beside what it is compared with.
+
+python experiments/restore.py --workdir runs/sr3 --data images=x_test --data labels= --num 500 --out runs/sr3/restored \
+    --regression runs/regression --sample steps=100 --sample num_timesteps=25,steps=25,beta_start=1e-4,beta_end=0.5
+python experiments/restore.py --workdir runs/deblur --data path=test --whole --num 20 \
+    --sample steps=50 --sample steps=50,draws=8 --sample steps=5 --sample steps=50,noise_scale=0.5
+
+A row for each --sample: fields of config.sample, and besides `draws` (the mean of so many) and `noise_scale` (of x_T
+and of the noise of each step). Images are those held out, or else those trained on; --data sets other fields of
+config.data. They are degraded as the config says, each with its own seed, and what was done is in the JSON.
+
+Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples, truth), `curve.png`
+(perception against distortion, if Matplotlib is there) and `restored.npz` (of the first --sample; whole images: a
+folder of PNG files).
+  psnr, ssim      means over images, of all channels alike or of --luma's Y; ± over images
+  consistency     of reductions: MSE of the image made small again against the small one, in [0, 1]²·10⁵
+  kernel, frechet distances between the restored and the true images, or their tiles of config.data.image_shape, in
+                  features of --extractor; Fréchet where there are more of them than the extractor has dimensions
+"""
+
+import argparse
+import ast
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from diffjax import data, launch, viz
+from diffjax.data import degradations
+from diffjax.errors import UserError, naming, writing
+from diffjax.evaluation import figures, frechet, kernel, quality
+from diffjax.evaluation import restoration as metrics
+from diffjax.evaluation.figures import Figure
+from diffjax.noise import sample_keys
+from diffjax.tasks import conditional
+from diffjax.tasks.deblurring import Deblurring
+from diffjax.tasks.generation import normalize
+from diffjax.training import restoration, setup
+from diffjax.training.checkpoints import Checkpoints
+
+_SHOWN = 8
+_OWN = ("draws", "noise_scale")
+
+
+class Pair(NamedTuple):
+    """An image, and what it is restored from; uint8 `[H, W, C]`."""
+
+    truth: np.ndarray
+    condition: np.ndarray
+    record: degradations.Degradation | None
+    """What was done to it; None where the source has both."""
+
+
+class Trained(NamedTuple):
+    """A workdir."""
+
+    config: ml_collections.ConfigDict
+    experiment: setup.Experiment
+    params: Any
+    step: int
+
+
+def main() -> None:
+    """Parses the command line, restores, measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder that train.py has written")
+    parser.add_argument("--regression", type=Path, help="another one, of a regression with the same degradation")
+    parser.add_argument("--sample", action="append", default=[], metavar="FIELD=VALUE,…", help="a row; may be repeated")
+    parser.add_argument("--data", action="append", default=[], metavar="FIELD=VALUE", help="of config.data")
+    parser.add_argument("--whole", action="store_true", help="images in their own size, not cropped or scaled")
+    parser.add_argument("--num", type=int, default=64, help="how many images")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
+    parser.add_argument("--luma", action="store_true", help="PSNR and SSIM of Y in place of RGB")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/restored)")
+    args = parser.parse_args()
+    with launch.reporting():
+        launch.start()
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Restores as `args` ask.
+
+    Raises:
+      UserError: a workdir or a value that cannot be.
+    """
+    for name in ("num", "batch_size"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)} must be ≥ 1")
+    trained = load(args.workdir)
+    shape = trained.experiment.image_shape
+    extract = quality.extractor(args.extractor, shape)
+    ways = {"input": lambda condition, keys: condition}
+    if args.regression:
+        ways["regression"] = _regression(args.regression, shape)
+    if isinstance(trained.experiment.task, Deblurring):
+        ways["predictor"] = lambda condition, keys: trained.experiment.task.predict(trained.params, condition)
+    first_sample = len(ways)
+    for text in args.sample or [""]:
+        ways[text or "sample"] = way(trained, text)
+    pairs = load_pairs(trained.config, args)
+
+    made = {}
+    for name, restore in ways.items():
+        print(f"{name}: {len(pairs)} images", flush=True)
+        made[name] = restored(restore, [pair.condition for pair in pairs], seed=args.seed, batch_size=args.batch_size)
+    truth = [pair.truth for pair in pairs]
+    measure = Measure(pairs, extract, shape, args.luma)
+    where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {trained.config.data.source}"
+    rows = [(measure(images), _protocol(name, args, trained, extract, where)) for name, images in made.items()]
+
+    out = args.out or args.workdir / "restored"
+    text = figures.markdown(rows)
+    print(text)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        records = [pair.record and pair.record._asdict() for pair in pairs]
+        saved = {"rows": [figures.record(*row) for row in rows], "degradations": records}
+        (out / "restoration.json").write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
+        (out / "restoration.md").write_text(text)
+        columns = [[pair.condition for pair in pairs], *list(made.values())[1:], truth]
+        print(viz.save_png(out / "restored.png", picture(columns, args.whole)))
+        save_images(out, list(made.values())[first_sample], args.whole)
+        if len(args.sample) > 1:
+            points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
+            save_curve(out / "curve.png", list(ways)[1:], points[1:], first_sample - 1)
+    print(out / "restoration.json")
+
+
+def load(workdir: Path) -> Trained:
+    """A workdir's newest EMA parameters.
+
+    Raises:
+      UserError: no such workdir, or one that does not restore images.
+    """
+    config = setup.load_config(workdir)
+    experiment = setup.experiment(config)
+    if experiment.task is None:
+        raise UserError(f"{workdir} generates images, and restores none (config.task.name)")
+    with Checkpoints(workdir) as checkpoints:
+        step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
+    return Trained(config, experiment, params, step)
+
+
+def way(trained: Trained, text: str) -> conditional.Restore:
+    """What a --sample asks for: "steps=25,draws=8".
+
+    Raises:
+      UserError: a field that is none, or a value that cannot be.
+    """
+    config = ml_collections.ConfigDict(trained.config.to_dict())
+    fields = dict(_parsed("--sample", part) for part in text.split(",") if part)
+    own = {name: fields.pop(name) for name in _OWN if name in fields}
+    if unknown := fields.keys() - config.sample.keys():
+        allowed = ", ".join((*config.sample, *_OWN))
+        raise UserError(f"--sample {text}: {min(unknown)!r} is no field of config.sample; allowed are {allowed}")
+    with config.sample.ignore_type():
+        config.sample.update(fields)
+    experiment = setup.experiment(config)
+    scale, draws = own.get("noise_scale", 1.0), own.get("draws", 1)
+    if not scale >= 0.0:
+        raise UserError(f"--sample {text}: noise_scale={scale} must be ≥ 0")
+    if not (isinstance(draws, int) and draws >= 1):
+        raise UserError(f"--sample {text}: draws={draws} must be a whole number ≥ 1")
+    restore = restoration.restorer(experiment, trained.params, noise_scale=float(scale))
+    return restore if draws == 1 else partial(_average, restore, num=draws)
+
+
+def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> list[Pair]:
+    """The images and their conditions, the same for the same seed.
+
+    Raises:
+      UserError: data that is not there, or is not as the config says.
+    """
+    config = ml_collections.ConfigDict(config.to_dict())
+    changes = dict(_parsed("--data", text) for text in args.data)
+    if unknown := changes.keys() - config.data.keys():
+        raise UserError(f"--data: {min(unknown)!r} is no field of config.data")
+    with config.data.ignore_type():
+        config.data.update(changes)
+    trained_on, held_out, prepare = setup.images(config)
+    source = held_out if len(held_out) else trained_on
+    degrade = restoration.degrade(config, source[0], prepare)
+    if args.num > len(source):
+        raise UserError(f"--num={args.num}: there are {len(source)} images")
+    pairs = []
+    with naming("config.data"):
+        for n in range(args.num):
+            example, rng = source[n], np.random.default_rng((args.seed, n))
+            fit = partial(_whole, config=config) if args.whole else prepare
+            truth = fit(example["image"])
+            if degrade is None:
+                pairs.append(Pair(truth, fit(example["condition"]), None))
+            else:
+                record = degradations.draw(rng, **degrade.keywords)
+                pairs.append(Pair(truth, degradations.apply(record, truth), record))
+    return pairs
+
+
+def restored(
+    restore: conditional.Restore, conditions: list[np.ndarray], *, seed: int, batch_size: int
+) -> list[np.ndarray]:
+    """What becomes of each condition: uint8 `[H, W, C]`, of the condition's size. Image n has key n of the seed.
+
+    Those of one size go together, in batches that are filled up, so that one compilation serves all.
+    """
+    made: list[np.ndarray] = [np.empty(0)] * len(conditions)
+    keys = sample_keys(seed, 0, len(conditions))
+    for shape in dict.fromkeys(condition.shape for condition in conditions):
+        numbers = [n for n, condition in enumerate(conditions) if condition.shape == shape]
+        size = min(batch_size, len(numbers))
+        for start in range(0, len(numbers), size):
+            some = numbers[start : start + size]
+            filled = np.array(some + some[-1:] * (size - len(some)))
+            x = restore(normalize(jnp.asarray(np.stack([conditions[n] for n in filled]))), keys[filled])
+            for n, image in zip(some, viz.to_uint8(x), strict=False):
+                made[n] = image
+    return made
+
+
+class Measure:
+    """The figures of restored images, against the true ones."""
+
+    def __init__(self, pairs: list[Pair], extract, shape: tuple[int, int, int], luma: bool):
+        self._pairs, self._extract, self._shape = pairs, extract, shape
+        self._seen: Callable = metrics.luma if luma else lambda images: images
+        self._real = extract(self._tiles([pair.truth for pair in pairs])).features
+
+    def __call__(self, images: list[np.ndarray]) -> dict[str, Figure]:
+        """By name."""
+        psnr, ssim, consistency = [], [], []
+        for image, pair in zip(images, self._pairs, strict=True):
+            a, b = self._seen(image[None]), self._seen(pair.truth[None])
+            psnr += list(metrics.psnr(a, b))
+            if min(image.shape[:2]) >= 11:
+                ssim += list(metrics.ssim(a, b))
+            if pair.record is not None and pair.record.kind in degradations.REDUCTIONS:
+                smaller = partial(degradations.downsample, factor=pair.record.size, kind=pair.record.kind)
+                consistency += list(metrics.consistency(image[None], smaller(pair.truth)[None], smaller))
+        values = {"psnr": psnr, "ssim": ssim, "consistency": consistency}
+        found = {name: Figure(float(np.mean(v)), float(np.std(v))) for name, v in values.items() if v}
+        features = self._extract(self._tiles(images)).features
+        if len(features) > 1:
+            found["kernel"] = Figure(kernel.kernel_distance(features, self._real))
+        if len(features) > self._extract.dim:
+            found["frechet"] = Figure(frechet.feature_distance(features, self._real))
+        return found
+
+    def _tiles(self, images: list[np.ndarray]) -> np.ndarray:
+        height, width, _ = self._shape
+        return np.stack(
+            [
+                image[top : top + height, left : left + width]
+                for image in images
+                for top in range(0, image.shape[0] - height + 1, height)
+                for left in range(0, image.shape[1] - width + 1, width)
+            ]
+        )
+
+
+def picture(columns: list[list[np.ndarray]], whole: bool) -> np.ndarray:
+    """A row an image; of whole images the middle."""
+    rows = [image for row in zip(*(column[:_SHOWN] for column in columns), strict=True) for image in row]
+    if whole:
+        size = min(160, *(min(image.shape[:2]) for image in rows))
+        rows = [data.prepare(image, shape=(size, size, image.shape[2]), fit="crop") for image in rows]
+    return viz.grid(np.stack(rows), columns=len(columns))
+
+
+def save_images(out: Path, images: list[np.ndarray], whole: bool) -> None:
+    """`restored.npz`, or a file an image."""
+    if not whole:
+        np.savez_compressed(out / "restored.npz", arr_0=np.stack(images))
+        return
+    for n, image in enumerate(images):
+        viz.save_png(out / "images" / f"{n:05d}.png", image.squeeze())
+
+
+def save_curve(path: Path, names: list[str], points: list[tuple[float, float]], first_sample: int) -> None:
+    """The kernel distance against PSNR: a point for each baseline, one line for the samples."""
+    series = {name: ([round(x, 2)], [y]) for name, (x, y) in zip(names[:first_sample], points, strict=False)}
+    ordered = sorted(points[first_sample:])
+    series["samples"] = ([round(x, 2) for x, _ in ordered], [y for _, y in ordered])
+    try:
+        print(viz.curves(path, series, x="PSNR, dB", y="kernel distance"))
+    except UserError as error:
+        print(error)
+
+
+def _average(restore, condition, keys, *, num):
+    return conditional.average(restore, condition, keys, num)
+
+
+def _regression(workdir: Path, shape: tuple[int, int, int]) -> conditional.Restore:
+    other = load(workdir)
+    if other.experiment.image_shape != shape or other.config.task.name != "regression":
+        raise UserError(f"--regression {workdir}: must be a regression of images {shape}")
+    return restoration.restorer(other.experiment, other.params)
+
+
+def _whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
+    """An image in its own size, but for what is over where it is to be made smaller."""
+    factor = config.data.degradation.factor if set(config.data.degradation.kinds) & set(degradations.REDUCTIONS) else 1
+    height, width = (size - size % factor for size in image.shape[:2])
+    return data.prepare(image[:height, :width], shape=(height, width, config.data.image_shape[2]))
+
+
+def _protocol(name, args, trained: Trained, extract, where: str) -> figures.Protocol:
+    chosen = {key: value for key, value in trained.config.sample.items() if value is not None}
+    own = name not in ("input", "regression", "predictor")
+    return figures.Protocol(
+        samples=f"{name}" + (f" ({args.workdir}, step {trained.step})" if own else ""),
+        num=args.num,
+        reference=f"{where}, {'Y' if args.luma else 'all channels'}",
+        extractor=extract.protocol,
+        rounding="nearest",
+        ema=f"EMA {trained.experiment.ema_decay}",
+        sampler=", ".join(f"{key} {value}" for key, value in chosen.items()) if own else "none",
+        seed=args.seed,
+    )
+
+
+def _parsed(flag: str, text: str) -> tuple[str, Any]:
+    """FIELD=VALUE, the value as Python has it, and else as it stands; an empty one is None."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{flag} {text}: must be FIELD=VALUE")
+    try:
+        return name, ast.literal_eval(value) if value else None
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+if __name__ == "__main__":
+    main()
