@@ -5,7 +5,19 @@ The functional core (NumPy and JAX alone) is imported with the package; the rest
 
 import importlib
 
-from diffjax import guidance, latents, likelihood, process, samplers, sampling, schedules, steps, thresholds, timesteps
+from diffjax import (
+    editing,
+    guidance,
+    latents,
+    likelihood,
+    process,
+    samplers,
+    sampling,
+    schedules,
+    steps,
+    thresholds,
+    timesteps,
+)
 from diffjax.noise import initial_noise, sample_keys
 from diffjax.sampling import (
     Prediction,
@@ -26,6 +38,7 @@ __all__ = [
     "Prediction",
     "Steps",
     "Trajectory",
+    "editing",
     "initial_noise",
     "guidance",
     "latents",

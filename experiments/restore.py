@@ -56,6 +56,14 @@ class Pair(NamedTuple):
     """What was done to it; None where the source has both."""
 
 
+class Way(NamedTuple):
+    """How images are restored, or not."""
+
+    restore: conditional.Restore
+    sampler: str = "none"
+    """What there is to say of it in a table."""
+
+
 class Trained(NamedTuple):
     """A workdir."""
 
@@ -97,24 +105,26 @@ def run(args: argparse.Namespace) -> None:
     trained = load(args.workdir)
     shape = trained.experiment.image_shape
     extract = quality.extractor(args.extractor, shape)
-    ways = {"input": lambda condition, keys: condition}
+    ways = {"input": Way(lambda condition, keys: condition)}
     if args.regression:
         ways["regression"] = _regression(args.regression, shape)
     if isinstance(trained.experiment.task, Deblurring):
-        ways["predictor"] = lambda condition, keys: trained.experiment.task.predict(trained.params, condition)
+        ways["predictor"] = Way(lambda condition, keys: trained.experiment.task.predict(trained.params, condition))
     first_sample = len(ways)
     for text in args.sample or [""]:
         ways[text or "sample"] = way(trained, text)
     pairs = load_pairs(trained.config, args)
 
     made = {}
-    for name, restore in ways.items():
+    for name, (restore, _) in ways.items():
         print(f"{name}: {len(pairs)} images", flush=True)
         made[name] = restored(restore, [pair.condition for pair in pairs], seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
     measure = Measure(pairs, extract, shape, args.luma)
     where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {trained.config.data.source}"
-    rows = [(measure(images), _protocol(name, args, trained, extract, where)) for name, images in made.items()]
+    rows = [
+        (measure(images), _protocol(name, ways[name], args, trained, extract, where)) for name, images in made.items()
+    ]
 
     out = args.out or args.workdir / "restored"
     text = figures.markdown(rows)
@@ -125,8 +135,7 @@ def run(args: argparse.Namespace) -> None:
         saved = {"rows": [figures.record(*row) for row in rows], "degradations": records}
         (out / "restoration.json").write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
         (out / "restoration.md").write_text(text)
-        columns = [[pair.condition for pair in pairs], *list(made.values())[1:], truth]
-        print(viz.save_png(out / "restored.png", picture(columns, args.whole)))
+        print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, args.whole)))
         save_images(out, list(made.values())[first_sample], args.whole)
         if len(args.sample) > 1:
             points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
@@ -149,7 +158,7 @@ def load(workdir: Path) -> Trained:
     return Trained(config, experiment, params, step)
 
 
-def way(trained: Trained, text: str) -> conditional.Restore:
+def way(trained: Trained, text: str) -> Way:
     """What a --sample asks for: "steps=25,draws=8".
 
     Raises:
@@ -170,7 +179,9 @@ def way(trained: Trained, text: str) -> conditional.Restore:
     if not (isinstance(draws, int) and draws >= 1):
         raise UserError(f"--sample {text}: draws={draws} must be a whole number ≥ 1")
     restore = restoration.restorer(experiment, trained.params, noise_scale=float(scale))
-    return restore if draws == 1 else partial(_average, restore, num=draws)
+    chosen = {key: value for key, value in config.sample.items() if value is not None} | own
+    sampler = ", ".join(f"{key} {value}" for key, value in chosen.items())
+    return Way(restore if draws == 1 else partial(_average, restore, num=draws), sampler)
 
 
 def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> list[Pair]:
@@ -265,13 +276,20 @@ class Measure:
         )
 
 
-def picture(columns: list[list[np.ndarray]], whole: bool) -> np.ndarray:
+def picture(columns: dict[str, list[np.ndarray]], whole: bool) -> np.ndarray:
     """A row an image; of whole images the middle."""
-    rows = [image for row in zip(*(column[:_SHOWN] for column in columns), strict=True) for image in row]
+    shown = [column[:_SHOWN] for column in columns.values()]
     if whole:
-        size = min(160, *(min(image.shape[:2]) for image in rows))
-        rows = [data.prepare(image, shape=(size, size, image.shape[2]), fit="crop") for image in rows]
-    return viz.grid(np.stack(rows), columns=len(columns))
+        size = min(160, *(min(image.shape[:2]) for column in shown for image in column))
+        middle = partial(data.prepare, shape=(size, size, shown[0][0].shape[2]), fit="crop")
+        shown = [[middle(image) for image in column] for column in shown]
+    tiles = np.stack([np.stack(column) for column in shown], axis=1)
+    return viz.table(tiles, columns=[_short(name) for name in columns], rows=[str(n) for n in range(len(tiles))])
+
+
+def _short(name: str) -> str:
+    """Of a --sample, its values."""
+    return ", ".join(part.replace("=", " ") for part in name.split(",")[:2])
 
 
 def save_images(out: Path, images: list[np.ndarray], whole: bool) -> None:
@@ -298,11 +316,11 @@ def _average(restore, condition, keys, *, num):
     return conditional.average(restore, condition, keys, num)
 
 
-def _regression(workdir: Path, shape: tuple[int, int, int]) -> conditional.Restore:
+def _regression(workdir: Path, shape: tuple[int, int, int]) -> Way:
     other = load(workdir)
     if other.experiment.image_shape != shape or other.config.task.name != "regression":
         raise UserError(f"--regression {workdir}: must be a regression of images {shape}")
-    return restoration.restorer(other.experiment, other.params)
+    return Way(restoration.restorer(other.experiment, other.params))
 
 
 def _whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
@@ -312,9 +330,8 @@ def _whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
     return data.prepare(image[:height, :width], shape=(height, width, config.data.image_shape[2]))
 
 
-def _protocol(name, args, trained: Trained, extract, where: str) -> figures.Protocol:
-    chosen = {key: value for key, value in trained.config.sample.items() if value is not None}
-    own = name not in ("input", "regression", "predictor")
+def _protocol(name: str, how: Way, args, trained: Trained, extract, where: str) -> figures.Protocol:
+    own = how.sampler != "none"
     return figures.Protocol(
         samples=f"{name}" + (f" ({args.workdir}, step {trained.step})" if own else ""),
         num=args.num,
@@ -322,7 +339,7 @@ def _protocol(name, args, trained: Trained, extract, where: str) -> figures.Prot
         extractor=extract.protocol,
         rounding="nearest",
         ema=f"EMA {trained.experiment.ema_decay}",
-        sampler=", ".join(f"{key} {value}" for key, value in chosen.items()) if own else "none",
+        sampler=how.sampler,
         seed=args.seed,
     )
 

@@ -23,6 +23,12 @@ PARAMETERS = {
     "celeba64": 78_700_803,
     "lsun": 113_673_219,
     "imagenet64": 121_063_942,
+    "sr3_fashion_mnist": None,
+    "regression_fashion_mnist": None,
+    "sr3_cifar10": None,
+    "sr3_faces_16_128": None,
+    "deblur_small": None,
+    "deblur_gopro": None,
 }
 each = pytest.mark.parametrize("name", PARAMETERS)
 
@@ -49,7 +55,12 @@ def test_data(name, tmp_path):
     if config.data.source == "digits":
         setup.images(config)
         return
-    field, missing = {"npz": ("path", "is no file"), "tfds": ("data_dir", "is not prepared")}[config.data.source]
+    field, missing = {
+        "npz": ("path", "is no file"),
+        "tfds": ("data_dir", "is not prepared"),
+        "folder": ("path", "is no folder"),
+        "pairs": ("path", "is no folder"),
+    }[config.data.source]
     config.data[field] = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=missing):
         setup.images(config)

@@ -15,7 +15,7 @@ FLOORS = [
     {"steps"},
     {"samplers"},
     {"sampling"},
-    {"guidance", "likelihood", "latents"},
+    {"guidance", "likelihood", "latents", "editing"},
     {"models"},
     {"losses", "viz"},
     {"data", "tasks"},
