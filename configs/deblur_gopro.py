@@ -1,12 +1,13 @@
-"""Deblurring of GoPro (Nah et al. 2017) as Whang et al. (2022) train on it, on patches of 128×128.
+r"""Deblurring of GoPro (Nah et al. 2017) as Whang et al. (2022) train on it, on patches of 128×128.
 
-    python experiments/train.py --config configs/deblur_gopro.py --workdir runs/deblur_gopro --config.data.path=GOPRO/train
+    python experiments/train.py --config configs/deblur_gopro.py --workdir runs/deblur_gopro \
+        --config.data.path=GOPRO/train
     python experiments/restore.py --workdir runs/deblur_gopro --data path=GOPRO/test --whole --num 1111 --batch-size 1 \
         --sample steps=500 --sample steps=10,draws=8
 
 The folder holds SCENE/blur/*.png and SCENE/sharp/*.png. The paper has a predictor of 26 million parameters, a denoiser
-of 7 million, and reports FID 4.04 (T = 500), PSNR 33.23 (T = 10, averaged) and 33.07 of the predictor alone. Not run
-here: learning rate, batch and widths of the levels are guesses.
+of 7 million, and reports FID 4.04 (T = 500), PSNR 33.23 (T = 10, averaged) and 33.07 of the predictor alone.
+Learning rate, batch and the widths of the levels are guesses. Not run here.
 """
 
 import ml_collections

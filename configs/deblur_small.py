@@ -1,9 +1,10 @@
-"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs, on patches of 64×64.
+r"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs, on patches of 64×64.
 
-    python experiments/train.py --config configs/deblur_small.py --workdir runs/deblur_small --config.data.path=FOLDER
+    python experiments/train.py --config configs/deblur_small.py --workdir runs/deblur_small \
+        --config.data.path=FOLDER
     python experiments/restore.py --workdir runs/deblur_small --data path=OTHER_FOLDER --whole --num 20 --batch-size 1 \
-        --sample steps=50 --sample steps=50,draws=8 --sample steps=20 --sample steps=10 --sample steps=5 --sample steps=2 \
-        --sample steps=50,noise_scale=0.5
+        --sample steps=50 --sample steps=50,draws=8 --sample steps=50,noise_scale=0.5 --sample steps=20 \
+        --sample steps=10 --sample steps=5 --sample steps=2
 
 FOLDER holds photographs of any size from 64×64 up. Blur is drawn anew each time: Gaussian, motion or defocus, with
 noise. Not run here yet.

@@ -1,6 +1,7 @@
-"""What SR3 is compared with: the same UNet, 8×8 → 32×32 in one call.
+r"""What SR3 is compared with: the same UNet, 8×8 → 32×32 in one call.
 
-    python experiments/train.py --config configs/regression_fashion_mnist.py --workdir runs/regression_fashion_mnist --config.data.path=FILE
+    python experiments/train.py --config configs/regression_fashion_mnist.py --workdir runs/regression_fashion_mnist \
+        --config.data.path=FILE
 
 Not run here yet.
 """
@@ -14,5 +15,4 @@ def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from SR3."""
     config = sr3_fashion_mnist.get_config()
     config.task.name = "regression"
-    config.sample.update(num_timesteps=None, beta_start=None, beta_end=None)
     return config

@@ -1,8 +1,9 @@
-"""Super-resolution of CIFAR-10, 8×8 → 32×32, from an npz file with x_train (uint8 [50000, 32, 32, 3]).
+r"""Super-resolution of CIFAR-10, 8×8 → 32×32, from an npz file with x_train (uint8 [50000, 32, 32, 3]).
 
-    python experiments/train.py --config configs/sr3_cifar10.py --workdir runs/sr3_cifar10 --config.data.path=FILE
+    python experiments/train.py --config configs/sr3_cifar10.py --workdir runs/sr3_cifar10 \
+        --config.data.path=FILE
 
-With --config.task.name=regression --config.sample.num_timesteps= … the regression. Not run here yet.
+With --config.task.name=regression it is the regression that it is compared with. Not run here yet.
 """
 
 import ml_collections

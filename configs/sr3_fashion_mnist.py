@@ -1,9 +1,11 @@
-"""Super-resolution of Fashion-MNIST, 8×8 → 32×32 (SR3), and with --config.task.name=regression what it is compared with.
+r"""Super-resolution of Fashion-MNIST, 8×8 → 32×32 (SR3).
 
-    python experiments/train.py --config configs/sr3_fashion_mnist.py --workdir runs/sr3_fashion_mnist --config.data.path=FILE
+    python experiments/train.py --config configs/sr3_fashion_mnist.py --workdir runs/sr3_fashion_mnist \
+        --config.data.path=FILE
     python experiments/restore.py --workdir runs/sr3_fashion_mnist --data images=x_test --data labels= --num 500 \
-        --regression runs/regression_fashion_mnist --sample sampler=ddpm,steps=2000 \
-        --sample sampler=ddpm,num_timesteps=100,steps=100,beta_start=1e-4,beta_end=0.1
+        --regression runs/regression_fashion_mnist --sample steps=100 \
+        --sample num_timesteps=25,steps=25,beta_start=1e-4,beta_end=0.5 \
+        --sample num_timesteps=,beta_start=,beta_end=,steps=2000
 
 Not run here yet.
 """
@@ -20,5 +22,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.degradation.update(kinds=("bicubic",), factor=4)
     config.schedule.update(num_timesteps=2000, beta_start=1e-6, beta_end=0.01)
     config.train.update(loss="l1")
-    config.sample.update(sampler="ddpm", grid="trailing", steps=100, num_timesteps=100, beta_start=1e-4, beta_end=0.1)
+    config.sample.update(sampler="ddpm", grid="trailing", steps=100, num_timesteps=100, beta_start=1e-4, beta_end=0.15)
     return config

@@ -26,9 +26,9 @@ PARAMETERS = {
     "sr3_fashion_mnist": None,
     "regression_fashion_mnist": None,
     "sr3_cifar10": None,
-    "sr3_faces_16_128": None,
+    "sr3_faces_16_128": 97_807_491,
     "deblur_small": None,
-    "deblur_gopro": None,
+    "deblur_gopro": 32_349_254,
 }
 each = pytest.mark.parametrize("name", PARAMETERS)
 

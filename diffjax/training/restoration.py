@@ -85,9 +85,9 @@ def inference_schedule(config: ml_collections.ConfigDict, schedule: NoiseSchedul
     """
     options = {name: config.sample.get(name) for name in ("num_timesteps", "beta_start", "beta_end")}
     given = {name: value for name, value in options.items() if value is not None}
-    if not given:
+    if not given or _name(config) == "regression":
         return schedule
-    if _name(config) in ("generation", "regression") or config.task.told == "t":
+    if _name(config) == "generation" or config.task.told == "t":
         raise UserError(
             f"config.sample.{min(given)}: {given[min(given)]} must be None: a network that is told t knows no "
             "schedule but that of its training"

@@ -1,0 +1,120 @@
+"""From a config to a task that restores, and through training."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffjax as dj
+from diffjax import data
+from diffjax.errors import UserError
+from diffjax.tasks.generation import normalize
+from diffjax.training import restoration, setup
+from diffjax.training.loop import train
+
+SR3 = {"task__name": "super_resolution", "data__degradation.kinds": ("area",), "data__degradation.factor": 2}
+DEBLUR = {"task__name": "deblurring", "data__degradation.kinds": ("motion", "gaussian"), "train__loss": "l1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"task__name": "inpainting"}, "config.task.name: 'inpainting' is not one of 'generation', 'super_resolution'"),
+        (SR3 | {"task__told": "gamma"}, "config.task.told: 'gamma' is not one of 't', 'sqrt_alpha_bar'"),
+        (SR3 | {"task__drawn": "t"}, "config.task.drawn: 't' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
+        (SR3 | {"task__level_scale": 0.0}, "config.task.level_scale: 0.0 must be > 0"),
+        (
+            SR3 | {"model__num_classes": 10},
+            "config.model.num_classes: 10 must be None: super_resolution knows no classes",
+        ),
+        (SR3 | {"train__hybrid": 0.1}, "config.train.hybrid: 0.1 must be 0"),
+        (SR3 | {"train__target": "v"}, "config.train.target: 'v' must be 'eps' for super_resolution"),
+        (SR3 | {"train__weighting": "min_snr"}, "config.train.weighting: 'min_snr' must be 'simple'"),
+        (SR3 | {"train__offset_noise": 0.1}, "config.train.offset_noise: 0.1 must be 0"),
+        (SR3 | {"data__degradation.kinds": ()}, r"config.data.degradation: kinds=\(\) must name one or more"),
+        (
+            SR3 | {"data__degradation.factor": 3},
+            "config.data.degradation: an image of 8×8 cannot be made 3 times smaller",
+        ),
+        (SR3 | {"sample__num_timesteps": 5}, "config.sample.beta_end: None, but num_timesteps is set: give all three"),
+        (SR3 | {"task__told": "t", "sample__beta_end": 0.1}, "config.sample.beta_end: 0.1 must be None: a network"),
+        ({"sample__beta_end": 0.1}, "config.sample.beta_end: 0.1 must be None: a network that is told t"),
+        (
+            {"data__degradation.kinds": ("area",)},
+            r"config.data.degradation.kinds: \('area',\) must be \(\): generation",
+        ),
+        (DEBLUR | {"model__attention_resolutions": (8,)}, r"config.model.attention_resolutions: \(8,\) must be \(\)"),
+        (
+            DEBLUR | {"data__degradation.sigma": (1.0, 2.0), "data__resident": True},
+            "config.data.degradation: kinds=.* leaves something to chance",
+        ),
+        (SR3 | {"data__turn": True, "data__resident": True}, "config.data: turn=True needs resident=False"),
+    ],
+)
+def test_bad_field(tiny_config, tmp_path, fields, words, count_compilations):
+    with pytest.raises(UserError, match=words) as caught:
+        train(tiny_config(**fields), tmp_path / "run", progress=False)
+    assert "\n" not in str(caught.value)
+    assert count_compilations() == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_generation_is_refused_a_network_that_restores(tiny_config):
+    experiment = setup.experiment(tiny_config(**SR3))
+    with pytest.raises(UserError, match="experiments/restore.py asks it"):
+        setup.predictor(experiment, {})
+
+
+def test_inference_schedule(tiny_config):
+    fields = {"sample__num_timesteps": 7, "sample__beta_start": 0.1, "sample__beta_end": 0.7, "sample__steps": 7}
+    experiment = setup.experiment(tiny_config(**SR3, **fields))
+    assert experiment.schedule.num_timesteps == 20
+    np.testing.assert_allclose(experiment.sampled.betas, np.linspace(0.1, 0.7, 7))
+    np.testing.assert_allclose(experiment.steps.signal, experiment.sampled.sqrt_alpha_bars[::-1])
+
+
+def test_a_workdir_of_before_goes_on(tiny_config, tmp_path):
+    """A config that was saved without the fields of these tasks is the same config."""
+    setup.save_config(tiny_config(), tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    for section, fields in (("data", ("turn", "cached", "degradation", "conditions")), ("sample", ("num_timesteps",))):
+        for field in fields:
+            del saved[section][field]
+    del saved["task"]
+    path.write_text(json.dumps(saved))
+    setup.save_config(tiny_config(), tmp_path)
+    config = setup.load_config(tmp_path)
+    experiment = setup.experiment(config)
+    setup.objective(config, experiment)
+    assert setup.training(config, experiment.image_shape, 1).degrade is None
+    with pytest.raises(UserError, match="config.task.name is 'super_resolution' but was None|but was 'generation'"):
+        setup.save_config(tiny_config(**SR3), tmp_path)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "fields",
+    [SR3 | {"data__resident": True}, pytest.param(DEBLUR | {"task__predictor_channels": 12}, marks=pytest.mark.slow)],
+)
+def test_train_and_restore(tiny_config, tmp_path, fields):
+    config = tiny_config(**fields, train__steps=3, train__sample_every=2, data__holdout=0.1)
+    state = train(config, tmp_path, progress=False)
+    assert np.isfinite([leaf.sum() for leaf in jax.tree.leaves(state.params)]).all()
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 1
+    experiment = setup.experiment(config)
+    training = setup.training(config, experiment.image_shape, 8)
+    shown = restoration.examples(config, training)
+    assert shown["condition"].shape == shown["image"].shape == (8, 8, 8, 1)
+    restore = restoration.restorer(experiment, state.params)
+    image = restore(normalize(jnp.asarray(shown["condition"])), dj.sample_keys(0, 0, 8))
+    assert image.shape == (8, 8, 8, 1)
+    assert np.isfinite(image).all()
+
+
+def test_a_source_of_pairs_needs_no_degradation(tiny_config):
+    config = tiny_config(**DEBLUR | {"data__degradation.kinds": ()})
+    image = np.zeros((8, 8, 1), np.uint8)
+    assert restoration.degrade(config, {"image": image, "label": 0, "condition": image}, data.prepare) is None
