@@ -1,4 +1,4 @@
-r"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs, on patches of 64×64.
+r"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs, on patches of 48×48.
 
     python experiments/train.py --config configs/deblur_small.py --workdir runs/deblur_small \
         --config.data.path=FOLDER
@@ -6,7 +6,7 @@ r"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs,
         --sample steps=50 --sample steps=50,draws=8 --sample steps=50,noise_scale=0.5 --sample steps=20 \
         --sample steps=10 --sample steps=5 --sample steps=2
 
-FOLDER holds photographs of any size from 64×64 up. Blur is drawn anew each time: Gaussian, motion or defocus, with
+FOLDER holds photographs of any size from 48×48 up. Blur is drawn anew each time: Gaussian, motion or defocus, with
 noise. Not run here yet.
 """
 
@@ -18,11 +18,11 @@ from configs import digits
 def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from the digits."""
     config = digits.get_config()
-    config.task.update(name="deblurring", predictor_channels=32)
+    config.task.update(name="deblurring", predictor_channels=16)
     config.data.update(
         source="folder",
         path="data/photographs",
-        image_shape=(64, 64, 1),
+        image_shape=(48, 48, 1),
         fit="crop",
         crop="random",
         flip=True,
@@ -40,9 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.update(
         channels=16, multipliers=(1, 2, 4), num_res_blocks=1, attention_resolutions=(), middle_attention=False, groups=8
     )
-    config.optimizer.update(learning_rate=5e-4, warmup_steps=500)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
     config.train.update(
-        steps=10_000, batch_size=16, loss="l1", ema_decays=(0.999,), sample_every=1000, checkpoint_every=500
+        steps=6000, batch_size=8, loss="l1", ema_decays=(0.999,), sample_every=1000, checkpoint_every=500
     )
     config.sample.update(sampler="ddim", steps=50, eta=1.0)
     return config

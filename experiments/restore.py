@@ -5,9 +5,13 @@ python experiments/restore.py --workdir runs/sr3 --data images=x_test --data lab
 python experiments/restore.py --workdir runs/deblur --data path=test --whole --num 20 \
     --sample steps=50 --sample steps=50,draws=8 --sample steps=5 --sample steps=50,noise_scale=0.5
 
+python experiments/restore.py --workdir runs/sr3 --search 25 --num 200 [--best psnr]      # a short schedule
+
 A row for each --sample: fields of config.sample, and besides `draws` (the mean of so many) and `noise_scale` (of x_T
 and of the noise of each step). Images are those held out, or else those trained on; --data sets other fields of
 config.data. They are degraded as the config says, each with its own seed, and what was done is in the JSON.
+--search T adds linear schedules of T steps, from three first β to three last ᾱ, and names the one with the least kernel
+distance (or another figure, --best); choose on other images than those that are reported.
 
 Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples, truth), `curve.png`
 (perception against distortion, if Matplotlib is there) and `restored.npz` (of the first --sample; whole images: a
@@ -21,7 +25,6 @@ folder of PNG files).
 import argparse
 import ast
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +32,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from scipy.optimize import brentq
 
 from diffjax import data, launch, viz
 from diffjax.data import degradations
 from diffjax.errors import UserError, naming, writing
-from diffjax.evaluation import figures, frechet, kernel, quality
-from diffjax.evaluation import restoration as metrics
+from diffjax.evaluation import figures, quality
 from diffjax.evaluation.figures import Figure
+from diffjax.evaluation.restoration import Measure, Pair
 from diffjax.noise import sample_keys
 from diffjax.tasks import conditional
 from diffjax.tasks.deblurring import Deblurring
@@ -45,15 +49,6 @@ from diffjax.training.checkpoints import Checkpoints
 
 _SHOWN = 8
 _OWN = ("draws", "noise_scale")
-
-
-class Pair(NamedTuple):
-    """An image, and what it is restored from; uint8 `[H, W, C]`."""
-
-    truth: np.ndarray
-    condition: np.ndarray
-    record: degradations.Degradation | None
-    """What was done to it; None where the source has both."""
 
 
 class Way(NamedTuple):
@@ -79,6 +74,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="a folder that train.py has written")
     parser.add_argument("--regression", type=Path, help="another one, of a regression with the same degradation")
     parser.add_argument("--sample", action="append", default=[], metavar="FIELD=VALUE,…", help="a row; may be repeated")
+    parser.add_argument("--search", type=int, metavar="T", help="rows for schedules of T steps; names the best")
+    parser.add_argument("--best", default="kernel", choices=("kernel", "frechet", "psnr", "ssim", "consistency"))
     parser.add_argument("--data", action="append", default=[], metavar="FIELD=VALUE", help="of config.data")
     parser.add_argument("--whole", action="store_true", help="images in their own size, not cropped or scaled")
     parser.add_argument("--num", type=int, default=64, help="how many images")
@@ -111,7 +108,8 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(trained.experiment.task, Deblurring):
         ways["predictor"] = Way(lambda condition, keys: trained.experiment.task.predict(trained.params, condition))
     first_sample = len(ways)
-    for text in args.sample or [""]:
+    searched = candidates(args.search) if args.search else []
+    for text in [*args.sample, *searched] or [""]:
         ways[text or "sample"] = way(trained, text)
     pairs = load_pairs(trained.config, args)
 
@@ -120,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name}: {len(pairs)} images", flush=True)
         made[name] = restored(restore, [pair.condition for pair in pairs], seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
-    measure = Measure(pairs, extract, shape, args.luma)
+    measure = Measure(pairs, extract, shape, luma_alone=args.luma)
     where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {trained.config.data.source}"
     rows = [
         (measure(images), _protocol(name, ways[name], args, trained, extract, where)) for name, images in made.items()
@@ -129,6 +127,9 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or args.workdir / "restored"
     text = figures.markdown(rows)
     print(text)
+    if searched:
+        found = {name: row[0] for name, row in zip(ways, rows, strict=True)}
+        print(f"best {args.best}: --sample {best(found, searched, args.best)}")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         records = [pair.record and pair.record._asdict() for pair in pairs]
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
         (out / "restoration.md").write_text(text)
         print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, args.whole)))
         save_images(out, list(made.values())[first_sample], args.whole)
-        if len(args.sample) > 1:
+        if len(ways) > first_sample + 1:
             points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
             save_curve(out / "curve.png", list(ways)[1:], points[1:], first_sample - 1)
     print(out / "restoration.json")
@@ -182,6 +183,38 @@ def way(trained: Trained, text: str) -> Way:
     chosen = {key: value for key, value in config.sample.items() if value is not None} | own
     sampler = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return Way(restore if draws == 1 else partial(_average, restore, num=draws), sampler)
+
+
+def candidates(steps: int) -> list[str]:
+    """Linear schedules of `steps` steps, as --sample has them: first β 1e-6 … 1e-2, last ᾱ 1e-2 … 1e-4.
+
+    Raises:
+      UserError: fewer than 2 steps.
+    """
+    if steps < 2:
+        raise UserError(f"--search={steps} must be ≥ 2")
+    rows = []
+    for first in (1e-6, 1e-4, 1e-2):
+        for last_alpha_bar in (1e-2, 1e-3, 1e-4):
+
+            def miss(last_beta, first=first, wanted=last_alpha_bar):
+                return np.sum(np.log1p(-np.linspace(first, last_beta, steps))) - np.log(wanted)
+
+            last = brentq(miss, first, 1.0 - 1e-9)
+            rows.append(f"num_timesteps={steps},steps={steps},beta_start={first:g},beta_end={last:.4g}")
+    return rows
+
+
+def best(found: dict[str, dict[str, Figure]], searched: list[str], name: str) -> str:
+    """The one of `searched` whose figure is best.
+
+    Raises:
+      UserError: a figure that these images have not.
+    """
+    if any(name not in found[text] for text in searched):
+        raise UserError(f"--best={name}: these images have only {', '.join(found[searched[0]])}")
+    sign = -1.0 if name in ("psnr", "ssim") else 1.0
+    return min(searched, key=lambda text: sign * found[text][name].value)
 
 
 def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> list[Pair]:
@@ -234,46 +267,6 @@ def restored(
             for n, image in zip(some, viz.to_uint8(x), strict=False):
                 made[n] = image
     return made
-
-
-class Measure:
-    """The figures of restored images, against the true ones."""
-
-    def __init__(self, pairs: list[Pair], extract, shape: tuple[int, int, int], luma: bool):
-        self._pairs, self._extract, self._shape = pairs, extract, shape
-        self._seen: Callable = metrics.luma if luma else lambda images: images
-        self._real = extract(self._tiles([pair.truth for pair in pairs])).features
-
-    def __call__(self, images: list[np.ndarray]) -> dict[str, Figure]:
-        """By name."""
-        psnr, ssim, consistency = [], [], []
-        for image, pair in zip(images, self._pairs, strict=True):
-            a, b = self._seen(image[None]), self._seen(pair.truth[None])
-            psnr += list(metrics.psnr(a, b))
-            if min(image.shape[:2]) >= 11:
-                ssim += list(metrics.ssim(a, b))
-            if pair.record is not None and pair.record.kind in degradations.REDUCTIONS:
-                smaller = partial(degradations.downsample, factor=pair.record.size, kind=pair.record.kind)
-                consistency += list(metrics.consistency(image[None], smaller(pair.truth)[None], smaller))
-        values = {"psnr": psnr, "ssim": ssim, "consistency": consistency}
-        found = {name: Figure(float(np.mean(v)), float(np.std(v))) for name, v in values.items() if v}
-        features = self._extract(self._tiles(images)).features
-        if len(features) > 1:
-            found["kernel"] = Figure(kernel.kernel_distance(features, self._real))
-        if len(features) > self._extract.dim:
-            found["frechet"] = Figure(frechet.feature_distance(features, self._real))
-        return found
-
-    def _tiles(self, images: list[np.ndarray]) -> np.ndarray:
-        height, width, _ = self._shape
-        return np.stack(
-            [
-                image[top : top + height, left : left + width]
-                for image in images
-                for top in range(0, image.shape[0] - height + 1, height)
-                for left in range(0, image.shape[1] - width + 1, width)
-            ]
-        )
 
 
 def picture(columns: dict[str, list[np.ndarray]], whole: bool) -> np.ndarray:

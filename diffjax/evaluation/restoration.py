@@ -1,12 +1,29 @@
-"""How near a restored image is to the true one, image by image, in float64 on the host.
+"""How near a restored image is to the true one, image by image, in float64 on the host; and sets of them.
 
-All take uint8 `[N, H, W, C]` and give `[N]`. Channels are as the images have them, grey or RGB, and count alike;
-`luma` makes the one that papers on super-resolution measure.
+The functions take uint8 `[N, H, W, C]` and give `[N]`. Channels are as the images have them, grey or RGB, and count
+alike; `luma` makes the one that papers on super-resolution measure.
 """
+
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
+from diffjax.data import degradations
+from diffjax.evaluation import frechet, kernel
+from diffjax.evaluation.features import Extractor
+from diffjax.evaluation.figures import Figure
+
 _SIGMA, _WINDOW = 1.5, 11
+
+
+class Pair(NamedTuple):
+    """An image, and what it is restored from; uint8 `[H, W, C]`."""
+
+    truth: np.ndarray
+    condition: np.ndarray
+    record: degradations.Degradation | None
+    """What was done to it; None where the source has both."""
 
 
 def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -93,4 +110,54 @@ def _check(images: np.ndarray, truth: np.ndarray) -> None:
         raise ValueError(
             f"images must be uint8 [N, H, W, C], alike in shape; these are {images.dtype} {images.shape} and "
             f"{truth.dtype} {truth.shape}"
+        )
+
+
+class Measure:
+    """The figures of restored images (uint8 `[H, W, C]` each), against the true ones, by name.
+
+    `psnr`, `ssim` and, of reductions, `consistency` are means over the images; `kernel` and `frechet` distances between
+    the two sets, or their tiles of one shape, Fréchet where these are more than the extractor has dimensions.
+
+    Args:
+      pairs: what is restored.
+      extract: of the distances.
+      shape: `(H, W, C)` of an image or a tile.
+      luma_alone: whether PSNR and SSIM are of `luma`.
+    """
+
+    def __init__(self, pairs: list[Pair], extract: Extractor, shape: tuple[int, int, int], *, luma_alone: bool = False):
+        self._pairs, self._extract, self._shape = pairs, extract, shape
+        self._seen = luma if luma_alone else lambda images: images
+        self._real = extract(self._tiles([pair.truth for pair in pairs])).features
+
+    def __call__(self, images: list[np.ndarray]) -> dict[str, Figure]:
+        """By name."""
+        near, similar, consistent = [], [], []
+        for image, pair in zip(images, self._pairs, strict=True):
+            a, b = self._seen(image[None]), self._seen(pair.truth[None])
+            near += list(psnr(a, b))
+            if min(image.shape[:2]) >= _WINDOW:
+                similar += list(ssim(a, b))
+            if pair.record is not None and pair.record.kind in degradations.REDUCTIONS:
+                smaller = partial(degradations.downsample, factor=pair.record.size, kind=pair.record.kind)
+                consistent += list(consistency(image[None], smaller(pair.truth)[None], smaller))
+        values = {"psnr": near, "ssim": similar, "consistency": consistent}
+        found = {name: Figure(float(np.mean(v)), float(np.std(v))) for name, v in values.items() if v}
+        features = self._extract(self._tiles(images)).features
+        if len(features) > 1:
+            found["kernel"] = Figure(kernel.kernel_distance(features, self._real))
+        if len(features) > self._extract.dim:
+            found["frechet"] = Figure(frechet.feature_distance(features, self._real))
+        return found
+
+    def _tiles(self, images: list[np.ndarray]) -> np.ndarray:
+        height, width, _ = self._shape
+        return np.stack(
+            [
+                image[top : top + height, left : left + width]
+                for image in images
+                for top in range(0, image.shape[0] - height + 1, height)
+                for left in range(0, image.shape[1] - width + 1, width)
+            ]
         )

@@ -1,0 +1,100 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax import schedules
+from diffjax.data import degradations
+from diffjax.evaluation import restoration
+from diffjax.training import setup, state
+from diffjax.training.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def super_resolution(made_once):
+    """A workdir of a network that has not been trained."""
+    spec = importlib.util.spec_from_file_location("digits_config", ROOT / "configs" / "digits.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.update_from_flattened_dict({
+        "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
+        "task.name": "super_resolution", "data.degradation.kinds": ("bicubic",), "data.degradation.factor": 2,
+        "data.holdout": 0.2, "sample.steps": 3, "sample.sampler": "ddpm",
+    })  # fmt: skip
+
+    def make(path):
+        experiment = setup.experiment(config)
+        optimizer = setup.training(config, experiment.image_shape, 8).optimizer
+        setup.save_config(config, path)
+        jax.config.update("jax_disable_most_optimizations", True)
+        fresh = jax.jit(
+            lambda key: state.create(lambda k: setup.init(experiment, k), optimizer, key, ema_decays=(0.995,))
+        )
+        with Checkpoints(path, keep=1) as checkpoints:
+            checkpoints.save(fresh(jax.random.key(0)), {})
+        jax.config.update("jax_disable_most_optimizations", False)
+
+    return made_once("super_resolution", make)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_row_for_each_way(super_resolution, command, tmp_path, capsys):
+    rows = ["--sample", "steps=2", "--sample", "steps=2,draws=2", "--sample", "num_timesteps=3,steps=3,beta_start=0.1,beta_end=0.9"]  # fmt: skip
+    command("restore", "--workdir", super_resolution, *rows, "--num", 12, "--batch-size", 5, "--out", tmp_path)
+    saved = json.loads((tmp_path / "restoration.json").read_text())
+    assert [row["protocol"]["samples"].split(" ")[0] for row in saved["rows"]] == ["input", *rows[1::2]]
+    assert "beta_end 0.9" in saved["rows"][3]["protocol"]["sampler"]
+    assert "draws 2" in saved["rows"][2]["protocol"]["sampler"]
+    # The input's figures can be had by hand.
+    _, held_out, prepare = setup.images(setup.load_config(super_resolution))
+    truth = np.stack([prepare(held_out[n]["image"]) for n in range(12)])
+    records = [degradations.Degradation(**record) for record in saved["degradations"]]
+    blurry = np.stack([degradations.apply(*pair) for pair in zip(records, truth, strict=True)])
+    assert saved["rows"][0]["figures"]["psnr"]["value"] == pytest.approx(restoration.psnr(blurry, truth).mean())
+    assert {"psnr", "consistency", "kernel"} <= saved["rows"][1]["figures"].keys()
+    # One sample is another than the mean of two.
+    assert saved["rows"][1]["figures"] != saved["rows"][2]["figures"]
+    assert np.load(tmp_path / "restored.npz")["arr_0"].shape == (12, 8, 8, 1)
+    assert (tmp_path / "restored.png").exists()
+    assert "| psnr |" in capsys.readouterr().out
+
+
+def test_candidates_end_where_they_say(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    restore = importlib.import_module("restore")
+    ends = []
+    for text in restore.candidates(25):
+        fields = dict(part.split("=") for part in text.split(","))
+        schedule = schedules.linear(25, beta_start=float(fields["beta_start"]), beta_end=float(fields["beta_end"]))
+        ends.append(schedule.alpha_bars[-1])
+    np.testing.assert_allclose(ends, [1e-2, 1e-3, 1e-4] * 3, rtol=0.02)
+    figures = [{"psnr": restore.Figure(value), "kernel": restore.Figure(value)} for value in (3.0, 1.0, 2.0)]
+    found = dict(zip("abc", figures, strict=True))
+    assert restore.best(found, ["b", "c"], "psnr") == "c"
+    assert restore.best(found, ["a", "b"], "kernel") == "b"
+    sys.modules.pop("restore")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--sample", "stepz=3"], "--sample stepz=3: 'stepz' is no field of config.sample; allowed are beta_end, "),
+        (["--sample", "draws=0"], "draws=0 must be a whole number ≥ 1"),
+        (["--sample", "steps"], "--sample steps: must be FIELD=VALUE"),
+        (["--sample", "steps=0"], "config.sample.steps"),
+        (["--data", "imagez=x"], "--data: 'imagez' is no field of config.data"),
+        (["--num", 100_000], "--num=100000: there are 359 images"),
+        (["--search", 1], "--search=1 must be ≥ 2"),
+    ],
+)
+def test_bad_flags_are_one_line(super_resolution, command, flags, words):
+    with pytest.raises(SystemExit, match=words) as caught:
+        command("restore", "--workdir", super_resolution, *flags)
+    assert "\n" not in str(caught.value)
