@@ -23,6 +23,7 @@ from diffjax.steps import Steps
 from diffjax.tasks import generation
 from diffjax.tasks.conditional import Restoration
 from diffjax.training import draws, guided, optimizers, restoration
+from diffjax.training.calls import call, named
 from diffjax.training.step import Loss, check_batch_size
 
 SCHEDULES = {
@@ -125,9 +126,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       UserError: a value that cannot be, named with its field.
     """
     with naming("config.schedule"):
-        schedule = _call(SCHEDULES, **config.schedule)
+        schedule = call(SCHEDULES, **config.schedule)
     with naming("config.train.target"):
-        _named(dict.fromkeys(losses.TARGETS), "target", config.train.target)
+        named(dict.fromkeys(losses.TARGETS), "target", config.train.target)
     if schedule.alpha_bars[-1] == 0.0 and config.train.target == "eps":
         raise UserError(
             f"config.schedule: {config.schedule.name!r} ends at alpha_bar = 0, where eps cannot be sampled from; "
@@ -224,7 +225,7 @@ def objective(config: ml_collections.ConfigDict, experiment: Experiment, *, trai
     """
     options = config.train
     with naming("config.train.loss"):
-        _named(dict.fromkeys(losses.NORMS), "loss", options.loss)
+        named(dict.fromkeys(losses.NORMS), "loss", options.loss)
     with naming("config.train.weighting"):
         table = losses.weights(
             experiment.schedule, options.weighting, target=options.target, gamma=options.weighting_gamma
@@ -271,7 +272,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
                 f"config.train.steps_per_dispatch={config.train.steps_per_dispatch}"
             )
     with naming("config.train.timesteps"):
-        _named(dict.fromkeys(draws.KINDS), "timesteps", config.train.timesteps)
+        named(dict.fromkeys(draws.KINDS), "timesteps", config.train.timesteps)
     with naming("config.train.batch_size"):
         check_batch_size(config.train.batch_size, num_devices, config.train.accumulate)
         if config.train.batch_size > len(source):
@@ -295,7 +296,7 @@ def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source,
     """
     with naming("config.data"):
         options = {k: v for k, v in config.data.items() if k not in (*_PREPARED, *_PIPELINE)}
-        everything = _call(SOURCES, name=config.data.source, kind="source", **options)
+        everything = call(SOURCES, name=config.data.source, kind="source", **options)
         if config.data.get("cached"):
             everything = data.Cached(everything)
         source, held_out = data.split(everything, config.data.holdout, config.seed)
@@ -325,11 +326,11 @@ def sampler(schedule: NoiseSchedule, options, *, grid: Callable[[int], timesteps
       UserError: a value that cannot be, named with its field.
     """
     with naming("config.sample"):
-        rule = grid or partial(_named(GRIDS, "grid", options.grid), schedule.num_timesteps)
+        rule = grid or partial(named(GRIDS, "grid", options.grid), schedule.num_timesteps)
         knobs = {name: value for name, value in options.items() if name in KNOBS}
         with naming("config.sample.steps"):
             indices = rule(options.steps)
-        return _call(SAMPLERS, schedule=schedule, grid=indices, name=options.sampler, kind="sampler", **knobs)
+        return call(SAMPLERS, schedule=schedule, grid=indices, name=options.sampler, kind="sampler", **knobs)
 
 
 def save_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
@@ -405,28 +406,6 @@ def _model(options, channels: int, learns_variance: bool) -> models.UNet:
             f"a variance is {'' if learns_variance else 'not '}learned (config.train.hybrid)"
         )
     return models.UNet(**{**options, "dtype": jnp.dtype(dtype), "out_channels": out_channels})
-
-
-def _call(functions: dict, *, name: str, kind: str = "name", **options):
-    """`functions[name](**options)`; what is None or "" is left to its default, what is not taken is an error."""
-    function = _named(functions, kind, name)
-    # The command line cannot give None, but it can empty a string.
-    unset = [key for key, value in options.items() if value is None or (isinstance(value, str) and not value)]
-    given = {key: value for key, value in options.items() if key not in unset}
-    taken = inspect.signature(function).parameters
-    if unknown := given.keys() - taken.keys():
-        option = sorted(unknown)[0]
-        raise ValueError(f"{option}={given[option]!r} means nothing to {name!r}: set it to None")
-    for option in options.keys() - given.keys():
-        if option in taken and taken[option].default is inspect.Parameter.empty:
-            raise ValueError(f"{option}=None: {name!r} needs it")
-    return function(**given)
-
-
-def _named(choices: dict, field: str, name: str):
-    if name not in choices:
-        raise ValueError(f"{field}={name!r} is not one of {', '.join(map(repr, choices))}")
-    return choices[name]
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:
