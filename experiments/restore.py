@@ -13,7 +13,7 @@ config.data. They are degraded as the config says, each with its own seed, and w
 --search T adds linear schedules of T steps, from three first β to three last ᾱ, and names the one with the least kernel
 distance (or another figure, --best); choose on other images than those that are reported.
 
-Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples, truth), `curve.png`
+Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples by number, truth), `curve.png`
 (perception against distortion, if Matplotlib is there) and `restored.npz` (of the first --sample; whole images: a
 folder of PNG files).
   psnr, ssim      means over images, of all channels alike or of --luma's Y; ± over images
@@ -133,10 +133,11 @@ def run(args: argparse.Namespace) -> None:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         records = [pair.record and pair.record._asdict() for pair in pairs]
+        numbered = {name: f"sample {n + 1}" for n, name in enumerate(list(ways)[first_sample:])}
         saved = {"rows": [figures.record(*row) for row in rows], "degradations": records}
         (out / "restoration.json").write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
         (out / "restoration.md").write_text(text)
-        print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, args.whole)))
+        print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, numbered, args.whole)))
         save_images(out, list(made.values())[first_sample], args.whole)
         if len(ways) > first_sample + 1:
             points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
@@ -269,20 +270,17 @@ def restored(
     return made
 
 
-def picture(columns: dict[str, list[np.ndarray]], whole: bool) -> np.ndarray:
-    """A row an image; of whole images the middle."""
+def picture(columns: dict[str, list[np.ndarray]], names: dict[str, str], whole: bool) -> np.ndarray:
+    """A row an image, of whole images the middle, under the columns' names, or those in `names`."""
     shown = [column[:_SHOWN] for column in columns.values()]
     if whole:
         size = min(160, *(min(image.shape[:2]) for column in shown for image in column))
         middle = partial(data.prepare, shape=(size, size, shown[0][0].shape[2]), fit="crop")
         shown = [[middle(image) for image in column] for column in shown]
     tiles = np.stack([np.stack(column) for column in shown], axis=1)
-    return viz.table(tiles, columns=[_short(name) for name in columns], rows=[str(n) for n in range(len(tiles))])
-
-
-def _short(name: str) -> str:
-    """Of a --sample, its values."""
-    return ", ".join(part.replace("=", " ") for part in name.split(",")[:2])
+    return viz.table(
+        tiles, columns=[names.get(name, name) for name in columns], rows=[str(n) for n in range(len(tiles))]
+    )
 
 
 def save_images(out: Path, images: list[np.ndarray], whole: bool) -> None:
