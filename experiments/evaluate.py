@@ -28,7 +28,7 @@ from diffjax import data, devices, evaluation, launch
 from diffjax.errors import UserError, writing
 from diffjax.evaluation import figures, quality
 from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 
@@ -94,7 +94,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
       UserError: a workdir or a value that cannot be.
     """
-    config = setup.load_config(args.workdir)
+    config = run_config.load(args.workdir)
     config.sample.update({"steps": args.steps} if args.steps else {})
     experiment = setup.experiment(config)
     trained_on, held_out, prepare = setup.images(config)

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from diffjax import interop, launch
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     with launch.reporting():
         launch.start()
-        config = setup.load_config(args.workdir)
+        config = run_config.load(args.workdir)
         experiment = setup.experiment(config)
         with Checkpoints(args.workdir) as checkpoints:
             decay = None if args.raw else experiment.ema_decay

@@ -22,7 +22,7 @@ from diffjax import launch, likelihood
 from diffjax.errors import UserError
 from diffjax.evaluation import on_images
 from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 
@@ -68,7 +68,7 @@ def measure(
     Raises:
       UserError: a workdir that is none, a variance that its network has not, numbers out of range, no diffrax.
     """
-    config = setup.load_config(workdir)
+    config = run_config.load(workdir)
     experiment = setup.experiment(config)
     variance = variance or ("learned_range" if experiment.learns_variance else "fixed_small")
     setup.check_variance(variance, experiment.learns_variance, "--variance")

@@ -44,7 +44,7 @@ from diffjax.noise import sample_keys
 from diffjax.tasks import conditional
 from diffjax.tasks.deblurring import Deblurring
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, setup
+from diffjax.training import restoration, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 _SHOWN = 8
@@ -151,7 +151,7 @@ def load(workdir: Path) -> Trained:
     Raises:
       UserError: no such workdir, or one that does not restore images.
     """
-    config = setup.load_config(workdir)
+    config = run_config.load(workdir)
     experiment = setup.experiment(config)
     if experiment.task is None:
         raise UserError(f"{workdir} generates images, and restores none (config.task.name)")

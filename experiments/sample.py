@@ -28,7 +28,7 @@ from diffjax import interop, launch, models, sampling, viz
 from diffjax.errors import UserError, naming
 from diffjax.steps import Steps
 from diffjax.tasks import generation
-from diffjax.training import guided, setup
+from diffjax.training import guided, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 
@@ -134,7 +134,7 @@ def from_workdir(args: argparse.Namespace) -> Source:
     for name in ("option", "image_size", "image"):
         if getattr(args, name) not in (None, []):
             raise UserError(f"--{name.replace('_', '-')} goes with --weights")
-    config = setup.load_config(args.workdir)
+    config = run_config.load(args.workdir)
     config.sample.update(_options(args, config.sample))
     experiment = setup.experiment(config)
     _check_labels(args.label, experiment.model)

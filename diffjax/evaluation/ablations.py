@@ -18,7 +18,7 @@ from diffjax.evaluation import on_images, quality
 from diffjax.evaluation.sweeps import Cell
 from diffjax.sampling import Clip
 from diffjax.tasks import generation
-from diffjax.training import guided, setup
+from diffjax.training import guided, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
@@ -158,7 +158,7 @@ def bits(config: ConfigDict, grid: list[Cell], workdir: Path) -> Kind:
 
 
 def _trained(config: ConfigDict, workdir: Path) -> _Trained:
-    trained = setup.load_config(workdir)
+    trained = run_config.load(workdir)
     experiment = setup.experiment(trained)
     decay = config.ema_decay or experiment.ema_decay
     if decay not in trained.train.ema_decays:

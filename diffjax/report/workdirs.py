@@ -19,7 +19,7 @@ from diffjax.noise import sample_keys
 from diffjax.report import pages
 from diffjax.sampling import Predict
 from diffjax.tasks import generation, pictures
-from diffjax.training import metrics, setup
+from diffjax.training import metrics, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
 _TIMESTEPS = 64
@@ -85,7 +85,7 @@ def of_workdir(
     ):
         if value < least:
             raise UserError(f"{name}={value} must be ≥ {least}")
-    config = setup.load_config(workdir)
+    config = run_config.load(workdir)
     experiment = setup.experiment(config)
     extract = quality.extractor(extractor, experiment.image_shape)
     with Checkpoints(workdir) as checkpoints:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.tasks import generation
-from diffjax.training import draws, restoration, setup, state
+from diffjax.training import draws, restoration, run_config, setup, state
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.metrics import MetricWriter, check_wandb
 from diffjax.training.preemption import Preemption
@@ -55,7 +55,7 @@ def train(
     per_dispatch = config.train.steps_per_dispatch
     with Preemption() as preemption, locked(workdir):
         if first:
-            setup.save_config(config, workdir)
+            run_config.save(config, workdir)
         with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
             current, position = _start(config, experiment, training, checkpoints)
             start = int(current.step)

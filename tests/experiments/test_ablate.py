@@ -18,7 +18,7 @@ from diffjax import likelihood, process, sampling, schedules
 from diffjax.errors import UserError
 from diffjax.evaluation import ablations, on_images, sweeps
 from diffjax.noise import sample_keys
-from diffjax.training import setup, state
+from diffjax.training import run_config, setup, state
 from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -193,10 +193,10 @@ def test_cells_of_other_values_compile_nothing(workdir, count_compilations):
 @pytest.fixture
 def hybrid(workdir, tmp_path):
     """A workdir like `workdir` whose network has a learned variance, not trained at all."""
-    config = setup.load_config(workdir)
+    config = run_config.load(workdir)
     config.train.hybrid = 0.001
     path = tmp_path / "hybrid"
-    setup.save_config(config, path)
+    run_config.save(config, path)
     experiment = setup.experiment(config)
     init = jax.jit(lambda key: setup.init_params(experiment.model, experiment.image_shape, key))
     created = state.create(init, optax.sgd(0.1), jax.random.key(0), ema_decays=config.train.ema_decays)
@@ -222,8 +222,8 @@ def test_bits_by_variance(workdir, hybrid, ablate, tmp_path):
     assert all(0 < float(row["bound_error"]) < float(row["bound"]) for row in rows.values())
     assert " ± " in (tmp_path / "out" / "table.md").read_text()
     # ε̂ = 0 and log σ² midway is what a network starts from.
-    experiment = setup.experiment(setup.load_config(hybrid))
-    _, held_out, prepare = setup.images(setup.load_config(hybrid))
+    experiment = setup.experiment(run_config.load(hybrid))
+    _, held_out, prepare = setup.images(run_config.load(hybrid))
     images, _ = on_images.read(held_out, prepare, 12)
     found = likelihood.bound(
         schedules.respace(experiment.schedule, [0, 10, 19]),

@@ -13,7 +13,7 @@ from PIL import Image
 from diffjax import evaluation, viz
 from diffjax.evaluation import figures, sweeps
 from diffjax.report import workdirs
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -66,7 +66,7 @@ def test_report_of_a_run(workdir, command, monkeypatch):
 
     # The neighbours are the nearest of what was trained on.
     ((samples, neighbours, distances),) = shown
-    source, _, prepare = setup.images(setup.load_config(workdir))
+    source, _, prepare = setup.images(run_config.load(workdir))
     real = np.stack([prepare(source[n]["image"]) for n in range(len(source))])
     all_distances = np.linalg.norm(
         (samples[:, None] / 255.0 - real / 255.0).reshape(len(samples), len(real), -1), axis=-1

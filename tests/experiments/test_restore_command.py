@@ -10,7 +10,7 @@ import pytest
 from diffjax import schedules
 from diffjax.data import degradations
 from diffjax.evaluation import restoration
-from diffjax.training import setup, state
+from diffjax.training import run_config, setup, state
 from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def super_resolution(made_once):
     def make(path):
         experiment = setup.experiment(config)
         optimizer = setup.training(config, experiment.image_shape, 8).optimizer
-        setup.save_config(config, path)
+        run_config.save(config, path)
         jax.config.update("jax_disable_most_optimizations", True)
         fresh = jax.jit(
             lambda key: state.create(lambda k: setup.init(experiment, k), optimizer, key, ema_decays=(0.995,))
@@ -53,7 +53,7 @@ def test_a_row_for_each_way(super_resolution, command, tmp_path, capsys):
     assert "beta_end 0.9" in saved["rows"][3]["protocol"]["sampler"]
     assert "draws 2" in saved["rows"][2]["protocol"]["sampler"]
     # The input's figures can be had by hand.
-    _, held_out, prepare = setup.images(setup.load_config(super_resolution))
+    _, held_out, prepare = setup.images(run_config.load(super_resolution))
     truth = np.stack([prepare(held_out[n]["image"]) for n in range(12)])
     records = [degradations.Degradation(**record) for record in saved["degradations"]]
     blurry = np.stack([degradations.apply(*pair) for pair in zip(records, truth, strict=True)])

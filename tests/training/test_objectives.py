@@ -8,7 +8,7 @@ import pytest
 
 from diffjax.errors import UserError
 from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
@@ -52,11 +52,11 @@ def test_everything_at_once(config, tmp_path):
     for path in sorted((tmp_path / "checkpoints" / "4").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (tmp_path / "checkpoints" / "4").rmdir()
-    again = train(setup.load_config(tmp_path), tmp_path, progress=False)
+    again = train(run_config.load(tmp_path), tmp_path, progress=False)
     for a, b in zip(*(jax.tree.leaves(state.replace(key=None)) for state in (whole, again)), strict=True):
         np.testing.assert_array_equal(a, b)
 
-    experiment = setup.experiment(setup.load_config(tmp_path))
+    experiment = setup.experiment(run_config.load(tmp_path))
     with Checkpoints(tmp_path) as checkpoints:
         _, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
     predict = setup.predictor(experiment, params, **generation.labels(experiment.model, np.arange(4)))

@@ -11,7 +11,7 @@ import diffjax as dj
 from diffjax import data
 from diffjax.errors import UserError
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, setup
+from diffjax.training import restoration, run_config, setup
 from diffjax.training.loop import train
 
 SR3 = {"task__name": "super_resolution", "data__degradation.kinds": ("area",), "data__degradation.factor": 2}
@@ -77,7 +77,7 @@ def test_inference_schedule(tiny_config):
 
 def test_a_workdir_of_before_goes_on(tiny_config, tmp_path):
     """A config that was saved without the fields of these tasks is the same config."""
-    setup.save_config(tiny_config(), tmp_path)
+    run_config.save(tiny_config(), tmp_path)
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
     for section, fields in (("data", ("turn", "cached", "degradation", "conditions")), ("sample", ("num_timesteps",))):
@@ -85,13 +85,13 @@ def test_a_workdir_of_before_goes_on(tiny_config, tmp_path):
             del saved[section][field]
     del saved["task"]
     path.write_text(json.dumps(saved))
-    setup.save_config(tiny_config(), tmp_path)
-    config = setup.load_config(tmp_path)
+    run_config.save(tiny_config(), tmp_path)
+    config = run_config.load(tmp_path)
     experiment = setup.experiment(config)
     setup.objective(config, experiment)
     assert setup.training(config, experiment.image_shape, 1).degrade is None
     with pytest.raises(UserError, match="config.task.name is 'super_resolution' but was None|but was 'generation'"):
-        setup.save_config(tiny_config(**SR3), tmp_path)
+        run_config.save(tiny_config(**SR3), tmp_path)
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -14,7 +14,7 @@ import pytest
 from processes import Run, free_port, wait_until
 
 from diffjax.errors import UserError
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
@@ -64,7 +64,7 @@ def losses(workdir):
 
 
 def final_parameters(workdir):
-    experiment = setup.experiment(setup.load_config(workdir))
+    experiment = setup.experiment(run_config.load(workdir))
     with Checkpoints(workdir) as checkpoints:
         (step, params), (_, ema) = (
             checkpoints.restore_params(experiment.params_shape, ema=decay) for decay in (None, experiment.ema_decay)

@@ -9,7 +9,7 @@ import pytest
 
 from diffjax import process
 from diffjax.errors import UserError
-from diffjax.training import setup
+from diffjax.training import run_config, setup
 from diffjax.training.loop import train
 
 GUIDED = {"model__num_classes": 10, "train__label_dropout": 0.1}
@@ -173,49 +173,49 @@ def test_classes_need_labels(tiny_config, tmp_path):
 
 
 def test_config_comes_back_from_the_workdir(tiny_config, tmp_path):
-    setup.save_config(tiny_config(), tmp_path)
-    loaded = setup.experiment(setup.load_config(tmp_path))
+    run_config.save(tiny_config(), tmp_path)
+    loaded = setup.experiment(run_config.load(tmp_path))
     original = setup.experiment(tiny_config())
     assert loaded.model == original.model
     assert jax.tree.structure(loaded.steps) == jax.tree.structure(original.steps)
 
 
 def test_another_config_in_the_same_workdir(tiny_config, tmp_path):
-    setup.save_config(tiny_config(), tmp_path)
+    run_config.save(tiny_config(), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(UserError, match="config.model.channels is 16 but was 8; config.seed is 3 but was 0"):
-        setup.save_config(tiny_config(model__channels=16, seed=3), tmp_path)
+        run_config.save(tiny_config(model__channels=16, seed=3), tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_what_may_change_when_a_run_goes_on(tiny_config, tmp_path):
-    setup.save_config(tiny_config(), tmp_path)
-    setup.save_config(tiny_config(train__log_every=3, sample__steps=7), tmp_path)
+    run_config.save(tiny_config(), tmp_path)
+    run_config.save(tiny_config(train__log_every=3, sample__steps=7), tmp_path)
     with pytest.raises(UserError, match="config.train.steps is 20 but was 12"):
-        setup.save_config(tiny_config(train__steps=20), tmp_path)
+        run_config.save(tiny_config(train__steps=20), tmp_path)
     # With a constant rate, training on is the same run.
-    setup.save_config(tiny_config(optimizer__decay="constant"), tmp_path / "b")
-    setup.save_config(tiny_config(optimizer__decay="constant", train__steps=20), tmp_path / "b")
+    run_config.save(tiny_config(optimizer__decay="constant"), tmp_path / "b")
+    run_config.save(tiny_config(optimizer__decay="constant", train__steps=20), tmp_path / "b")
 
 
 def test_a_run_older_than_a_field_goes_on_while_the_field_is_off(tiny_config, tmp_path):
-    setup.save_config(tiny_config(model__num_classes=10), tmp_path)
+    run_config.save(tiny_config(model__num_classes=10), tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     del saved["train"]["label_dropout"], saved["sample"]["guidance"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    old = setup.experiment(setup.load_config(tmp_path))
+    old = setup.experiment(run_config.load(tmp_path))
     assert (old.label_dropout, old.guide) == (0.0, None)
     with pytest.raises(UserError, match="config.train.label_dropout is 0.1 but was None"):
-        setup.save_config(tiny_config(**GUIDED), tmp_path)
-    setup.save_config(tiny_config(model__num_classes=10), tmp_path)
+        run_config.save(tiny_config(**GUIDED), tmp_path)
+    run_config.save(tiny_config(model__num_classes=10), tmp_path)
 
 
 def test_a_workdir_that_is_not_one(tmp_path):
     with pytest.raises(UserError, match=r"config.json is not there: --workdir must be"):
-        setup.load_config(tmp_path)
+        run_config.load(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="cannot read .*config.json: it holds a list"):
-        setup.load_config(tmp_path)
+        run_config.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot read .*config.json"):
-        setup.load_config(tmp_path)
+        run_config.load(tmp_path)

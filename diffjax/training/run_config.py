@@ -1,0 +1,81 @@
+"""The config that a workdir keeps: what it was trained with, and what may change when it goes on."""
+
+import json
+import os
+from pathlib import Path
+
+import ml_collections
+
+from diffjax.errors import UserError, writing
+from diffjax.training import restoration
+
+_FREE_FIELDS = (
+    "data.workers",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.log_every",
+    "train.max_skipped",
+    "train.sample_every",
+    "train.wandb",
+    "sample",
+)
+"""May change when a run goes on: they do not touch what is learned."""
+
+
+def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Writes `workdir/config.json`, or, if there is one, sees that it says the same.
+
+    Raises:
+      UserError: a saved config that differs in what is learned; it names the fields.
+    """
+    path = Path(workdir) / "config.json"
+    given = json.loads(config.to_json())
+    if path.exists():
+        saved, given_flat = (_flatten(c) for c in (_read(path), given))
+        free = _FREE_FIELDS + (("train.steps",) if given["optimizer"]["decay"] == "constant" else ())
+        different = [
+            f"config.{field} is {given_flat.get(field)!r} but was {saved.get(field)!r}"
+            for field in sorted(saved.keys() | given_flat.keys())
+            # A field newer than the run is no difference while it is off, or as it was always.
+            if saved.get(field, restoration.DEFAULTS.get(field)) != given_flat.get(field)
+            and (field in saved or given_flat[field])
+            and not field.startswith(free)
+        ]
+        if different:
+            raise UserError(
+                f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
+            )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(given, indent=2) + "\n")
+        part.replace(path)
+
+
+def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config that a workdir was trained with.
+
+    Raises:
+      UserError: no such file, or one that cannot be read.
+    """
+    path = Path(workdir) / "config.json"
+    return ml_collections.ConfigDict(_read(path))
+
+
+def _read(path: Path) -> dict:
+    try:
+        saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: --workdir must be a folder that train.py has written") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"cannot read {path}: it holds a {type(saved).__name__}, not a config")
+    return saved
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
