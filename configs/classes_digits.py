@@ -12,7 +12,11 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from the digits without classes."""
-    config = digits.get_config()
+    return by_class(digits.get_config())
+
+
+def by_class(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """An experiment's network told one of ten classes, or none."""
     config.model.num_classes = 10
     config.train.label_dropout = 0.1
     config.sample.guidance = 2.0

@@ -8,13 +8,9 @@ The network, the file and the time it takes are those of configs/fashion_mnist.p
 
 import ml_collections
 
-from configs import fashion_mnist
+from configs import classes_digits, fashion_mnist
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from Fashion-MNIST without classes."""
-    config = fashion_mnist.get_config()
-    config.model.num_classes = 10
-    config.train.label_dropout = 0.1
-    config.sample.guidance = 2.0
-    return config
+    return classes_digits.by_class(fashion_mnist.get_config())

@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from diffjax import data, devices, evaluation, launch
+from diffjax import data, evaluation, launch
 from diffjax.errors import UserError, writing
-from diffjax.evaluation import figures, quality
-from diffjax.tasks import generation
+from diffjax.evaluation import figures, on_images, quality, samples
 from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
@@ -75,7 +74,7 @@ def of_images(args: argparse.Namespace) -> dict[str, Any]:
     extract = quality.extractor(args.extractor, sets[0].image_shape)
     counts = min(args.num, len(sets[0])), min(args.reference_num, len(sets[1]))
     quality.check_counts(*counts, extract, args.figures)
-    samples, real = (np.concatenate(list(found.batches())) for found in sets)
+    given, real = (np.concatenate(list(found.batches())) for found in sets)
     protocol = {
         "samples": str(args.images),
         "rounding": "unknown",
@@ -84,7 +83,7 @@ def of_images(args: argparse.Namespace) -> dict[str, Any]:
         "seed": None,
     }
     return _record(
-        samples[: args.num], real[: args.reference_num], str(args.reference), extract, args.figures, protocol
+        given[: args.num], real[: args.reference_num], str(args.reference), extract, args.figures, protocol
     )  # fmt: skip
 
 
@@ -104,21 +103,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
     with Checkpoints(args.workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 
-    def predict(numbers):
-        return setup.sample_predictor(experiment, params, numbers)
-
-    batches = generation.images(
-        experiment.steps,
-        predict,
-        experiment.image_shape,
-        seed=args.seed,
-        num=args.num,
-        batch_size=devices.whole(min(args.num, 250)),
-        per_batch=True,
-        progress=True,
-    )
-    samples = np.concatenate([images for _, images in batches])
-    labels = generation.labels(experiment.model, np.arange(args.num)).get("label")
+    drawn, labels = samples.draw(experiment, params, args.num, seed=args.seed, progress=True)
     options = {name: value for name, value in config.sample.items() if value is not None}
     protocol = {
         "samples": f"{args.workdir}, step {step}",
@@ -128,17 +113,18 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
     }
     parts = [
-        np.array([prepare(part[n]["image"]) for n in range(min(len(part), args.reference_num))], np.uint8)
+        on_images.read(part, prepare, count)[0]
         for part in (trained_on, held_out)
+        if (count := min(len(part), args.reference_num))
     ]
-    real = np.concatenate([part for part in parts if len(part)])[: args.reference_num]
+    real = np.concatenate(parts)[: args.reference_num]
     description = f"{len(real)} images of {config.data.source}"
-    record = _record(samples, real, description, extract, args.figures, protocol, labels)
-    return record | (_digits(samples, labels, *parts) if config.data.source == "digits" else {})
+    record = _record(drawn, real, description, extract, args.figures, protocol, labels)
+    return record | (_digits(drawn, labels, *parts) if config.data.source == "digits" else {})
 
 
 def _record(
-    samples: np.ndarray,
+    given: np.ndarray,
     real: np.ndarray,
     reference: str,
     extract: evaluation.Extractor,
@@ -146,21 +132,18 @@ def _record(
     protocol: dict[str, Any],
     labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    found = quality.figures(
-        samples, quality.Reference(extract(real).features, reference), extract, names, labels=labels
-    )
-    facts = figures.Protocol(num=len(samples), reference=reference, extractor=extract.protocol, **protocol)
+    found = quality.figures(given, quality.Reference(extract(real).features, reference), extract, names, labels=labels)
+    facts = figures.Protocol(num=len(given), reference=reference, extractor=extract.protocol, **protocol)
     return figures.record(found, facts)
 
 
 def _digits(
-    samples: np.ndarray, labels: np.ndarray | None, trained_on: np.ndarray, held_out: np.ndarray
+    drawn: np.ndarray, labels: np.ndarray | None, trained_on: np.ndarray, held_out: np.ndarray | None = None
 ) -> dict[str, Any]:
     """What can be said of digits alone."""
     everything = data.digits()
-    pixels = [images.reshape(len(images), 64) / 255.0 for images in (samples, everything.images, trained_on, held_out)]
-    samples, real, trained_on, held_out = pixels
-    confidence, shares = evaluation.class_confidence(samples, real, everything.labels)
+    drawn, real, trained_on = (_pixels(images) for images in (drawn, everything.images, trained_on))
+    confidence, shares = evaluation.class_confidence(drawn, real, everything.labels)
     result = {
         "frechet_real_halves": evaluation.half_split_distance(real),
         "confidence": confidence,
@@ -168,11 +151,17 @@ def _digits(
         "class_shares": [float(shares.min()), float(shares.max())],
     }
     if labels is not None:
-        result["accuracy"] = evaluation.class_accuracy(samples, labels, real, everything.labels)
-    if len(held_out):
-        medians = [np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (samples, held_out)]
+        result["accuracy"] = evaluation.class_accuracy(drawn, labels, real, everything.labels)
+    if held_out is not None:
+        medians = [
+            np.median(evaluation.nearest_distances(queries, trained_on)) for queries in (drawn, _pixels(held_out))
+        ]
         result["neighbour_ratio"] = float(medians[0] / medians[1])
     return result
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) / 255.0
 
 
 if __name__ == "__main__":

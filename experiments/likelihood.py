@@ -1,6 +1,7 @@
 """How many bits a dimension a trained model needs for images: the variational bound, and the exact likelihood.
 
 python experiments/likelihood.py --workdir runs/digits --exact
+python experiments/likelihood.py --workdir runs/fashion_mnist --exact --data images=x_test labels=y_test
 
 Prints and writes `WORKDIR/likelihood.json`: figures as [mean, standard error over images], in bits/dim:
   protocol   which images, parameters, variance, clipping, dequantisation, tolerance
@@ -15,15 +16,17 @@ Draws for image n are of sample n of the seed, so figures do not depend on the b
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffjax import launch, likelihood
-from diffjax.errors import UserError
+from diffjax.errors import UserError, naming
 from diffjax.evaluation import on_images
 from diffjax.tasks import generation
 from diffjax.training import run_config, setup
 from diffjax.training.checkpoints import Checkpoints
+from diffjax.training.flags import assignment
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="a folder that train.py has written")
     parser.add_argument("--num", type=int, help="how many images, the first ones (default: all)")
     parser.add_argument("--split", choices=("held_out", "train"), default="held_out")
+    parser.add_argument("--data", nargs="+", metavar="FIELD=VALUE", help="of config.data: other images, all of them")
     parser.add_argument("--variance", choices=("fixed_small", "fixed_large", "learned_range"), help="of the bound")
     parser.add_argument("--no-clip", action="store_true", help="leave x̂0 unclipped in the bound")
     parser.add_argument("--exact", action="store_true", help="the probability flow's likelihood too")
@@ -45,7 +49,8 @@ def main() -> None:
     with launch.reporting():
         launch.start()
         workdir = Path(args.pop("workdir"))
-        result = json.dumps(measure(workdir, clip=not args.pop("no_clip"), **args), indent=2)
+        changes = dict(assignment("--data", text) for text in args.pop("data") or ())
+        result = json.dumps(measure(workdir, changes=changes, clip=not args.pop("no_clip"), **args), indent=2)
         (workdir / "likelihood.json").write_text(result + "\n")
     print(result)
 
@@ -55,6 +60,7 @@ def measure(
     *,
     num: int | None,
     split: str,
+    changes: dict[str, Any],
     variance: str | None,
     clip: bool,
     exact: bool,
@@ -72,11 +78,17 @@ def measure(
     experiment = setup.experiment(config)
     variance = variance or ("learned_range" if experiment.learns_variance else "fixed_small")
     setup.check_variance(variance, experiment.learns_variance, "--variance")
-    trained_on, held_out, prepare = setup.images(config)
-    source = {"train": trained_on, "held_out": held_out}[split]
+    if changes:
+        with naming("--data"):
+            source, prepare = on_images.other(config, changes)
+        split = ", ".join(f"{field}={value}" for field, value in changes.items())
+    else:
+        trained_on, held_out, prepare = setup.images(config)
+        source = {"train": trained_on, "held_out": held_out}[split]
     if not len(source):
         raise UserError(
-            "--split=held_out: config.data.holdout is 0, so no image is; --split=train has those trained on"
+            "--split=held_out: config.data.holdout is 0, so no image is; --split=train has those trained on, and "
+            "--data names others"
         )
     num = len(source) if num is None else num
     if not 2 <= num <= len(source):

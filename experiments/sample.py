@@ -30,6 +30,7 @@ from diffjax.steps import Steps
 from diffjax.tasks import generation
 from diffjax.training import guided, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
+from diffjax.training.flags import assignment
 
 
 class Source(NamedTuple):
@@ -160,7 +161,7 @@ def from_weights(args: argparse.Namespace) -> Source:
     for field in guided.FIELDS:
         if getattr(args, field) is not None:
             raise UserError(f"--{field.replace('_', '-')} goes with --workdir: imported networks know no 'no label'")
-    options = dict(_parsed(option) for option in args.option)
+    options = dict(assignment("--option", option) for option in args.option)
     net = interop.load(args.weights, **options, **({"ema": False} if args.raw else {}))
     size = (args.image_size, args.image_size) if args.image_size else net.image_size
     if size is None:
@@ -219,17 +220,6 @@ def _labels(text: str) -> list[int]:
         return [int(label) for label in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, as in 3 or 0,1,2") from None
-
-
-def _parsed(option: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as JSON where it is that, and else as it stands (True and False as Python has them)."""
-    name, equals, value = option.partition("=")
-    if not equals:
-        raise UserError(f"--option {option}: must be NAME=VALUE")
-    try:
-        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _condition(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:

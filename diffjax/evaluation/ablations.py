@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffjax import devices, likelihood, timesteps
+from diffjax import likelihood, timesteps
 from diffjax.errors import UserError, naming
-from diffjax.evaluation import on_images, quality
+from diffjax.evaluation import on_images, quality, samples
 from diffjax.evaluation.sweeps import Cell
 from diffjax.sampling import Clip
 from diffjax.tasks import generation
@@ -214,19 +214,11 @@ def _measure(config: ConfigDict, trained: ConfigDict, nums: list[int]):
     reference = quality.Reference(extract(real).features, description)
 
     def measure(params, experiment, num, clip) -> tuple[dict[str, Any], np.ndarray]:
-        def predict(numbers):
-            return setup.sample_predictor(experiment, params, numbers)
-
-        batches = generation.images(
-            experiment.steps, predict, shape, clip=clip, seed=config.seed, num=num,
-            batch_size=devices.whole(min(num, config.batch_size)), per_batch=True,
-        )  # fmt: skip
-        samples = np.concatenate([images for _, images in batches])
-        labels = generation.labels(experiment.model, np.arange(num)).get("label")
-        found = quality.figures(samples, reference, extract, names, labels=labels)
+        drawn, labels = samples.draw(experiment, params, num, seed=config.seed, clip=clip, batch_size=config.batch_size)
+        found = quality.figures(drawn, reference, extract, names, labels=labels)
         floors = {f"{name}_floor": figure.floor for name, figure in found.items() if figure.floor is not None}
         values = {name: figure.value for name, figure in found.items()}
-        return values | floors | {"calls": experiment.steps.num_rows, "num": num}, samples[:NUM_PICTURES]
+        return values | floors | {"calls": experiment.steps.num_rows, "num": num}, drawn[:NUM_PICTURES]
 
     facts = {"reference": description, "extractor": extract.protocol, "figures": names, "rounding": "nearest"}
     return measure, facts
@@ -235,12 +227,13 @@ def _measure(config: ConfigDict, trained: ConfigDict, nums: list[int]):
 def _real(config: ConfigDict, trained: ConfigDict, num: int) -> tuple[np.ndarray, np.ndarray, str]:
     """(images, labels, which they are): the named arrays of the npz, or else what is held out, or else trained on."""
     if config.images:
-        with naming("config.data"):
-            trained.data.images, trained.data.holdout = config.images, 0.0
-            trained.data.labels = config.labels
-    source, held_out, prepare = setup.images(trained)
-    source = held_out if len(held_out) else source
+        with naming("config.images"):
+            source, prepare = on_images.other(trained, {"images": config.images, "labels": config.labels})
+        which = config.images
+    else:
+        source, held_out, prepare = setup.images(trained)
+        which = "the held-out ones" if len(held_out) else "the training ones"
+        source = held_out if len(held_out) else source
     if not 1 <= num <= len(source):
         raise UserError(f"config.num: {num}: allowed is 1 … {len(source)}, the images there are")
-    which = config.images or ("the held-out ones" if len(held_out) else "the training ones")
     return *on_images.read(source, prepare, num), f"{num} of {which}"

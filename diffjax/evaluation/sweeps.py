@@ -185,18 +185,21 @@ class Pivot(NamedTuple):
 def pivot(rows: list[Row], figure: str) -> Pivot:
     """A figure of `rows`, at least one of which has it; shown with its error where there is one beside it.
 
-    The error of `bound` is `bound_error`.
+    The error of `bound` is `bound_error`; `kernel_floor`, what as many real images get, is a last row.
     """
     across, *down = rows[0][0].labels
     columns = list(dict.fromkeys(cell.labels[across] for cell, _ in rows))
     values: dict[tuple[str, ...], dict[str, float]] = {}
     errors: dict[tuple[str, ...], str] = {}
+    floors: dict[str, float] = {}
     for cell, figures in rows:
         if figure in figures:
             line, column = tuple(cell.labels[axis] for axis in down), cell.labels[across]
             values.setdefault(line, {})[column] = figures[figure]
             if f"{figure}_error" in figures:
                 errors[*line, column] = f" ± {figures[f'{figure}_error']:.2g}"
+            if f"{figure}_floor" in figures:
+                floors.setdefault(column, figures[f"{figure}_floor"])
     pick = max if figure in HIGHER_IS_BETTER else min
     peak = {column: pick((row[column] for row in values.values() if column in row), default=None) for column in columns}
     body, best = [], set()
@@ -204,8 +207,11 @@ def pivot(rows: list[Row], figure: str) -> Pivot:
         shown = {column: f"{value:.4g}{errors.get((*labels, column), '')}" for column, value in row.items()}
         body.append([" · ".join(labels), *(shown.get(column, "") for column in columns)])
         best |= {(i, j) for j, column in enumerate(columns, 1) if column in row and row[column] == peak[column]}
+    best = best if len(body) > 1 else set()
+    if floors:
+        body.append(["real images", *(f"{floors[column]:.4g}" if column in floors else "" for column in columns)])
     header = [f"{' · '.join(down) or figure} \\ {across}", *columns]
-    return Pivot(header, body, best if len(body) > 1 else set())
+    return Pivot(header, body, best)
 
 
 def to_markdown(rows: list[Row], figure: str) -> str:

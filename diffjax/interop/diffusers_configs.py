@@ -1,13 +1,12 @@
 """diffusers' JSON configs: `UNet2DModel` ↔ UNet, DDPM and DDIM schedulers ↔ schedule and settings."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffjax import models, schedules, thresholds
-from diffjax.errors import UserError
+from diffjax.errors import UserError, read_json
 from diffjax.interop.pretrained import Settings
 from diffjax.schedules import NoiseSchedule
 
@@ -84,14 +83,7 @@ _ATTENTION = ("AttnDownBlock2D", "AttnUpBlock2D")
 
 
 def _read_config(path: Path, defaults: dict[str, Any], kind: str) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: a folder that diffusers has saved is needed") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"cannot read {path}: it holds a {type(config).__name__}, not a config")
+    config = read_json(path, "a folder that diffusers has saved is needed")
     found = config.get("_class_name", kind)
     if kind == "UNet2DModel" and found != kind:
         raise UserError(f"{path} is a {found}: only a UNet2DModel can be read")

@@ -1,7 +1,6 @@
 """The page of a training run, and the pictures on it."""
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ import ml_collections
 import numpy as np
 
 from diffjax import evaluation, losses, viz
-from diffjax.errors import UserError, naming
-from diffjax.evaluation import figures, quality
+from diffjax.errors import UserError, naming, read_json
+from diffjax.evaluation import figures, on_images, quality, samples
 from diffjax.noise import sample_keys
 from diffjax.report import pages
 from diffjax.sampling import Predict
-from diffjax.tasks import generation, pictures
+from diffjax.tasks import pictures
 from diffjax.training import metrics, run_config, setup
 from diffjax.training.checkpoints import Checkpoints
 
@@ -91,16 +90,16 @@ def of_workdir(
     with Checkpoints(workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
     run = _Run(workdir, folder, config, experiment, step, params, seed)
-    samples = _drawn(run, max(num, _QUERIES))
+    drawn, _ = samples.draw(experiment, params, max(num, _QUERIES), seed=seed, progress=True)
     sections = [
         pages.Section("Figures", _tried(_evaluation, run) + _tried(_likelihood, run)),
         pages.Section("Training", _tried(_training, run) + _tried(_loss_by_timestep, run, images)),
         pages.Section("Schedule", _tried(_schedule, run)),
-        pages.Section("Samples", _samples(run, samples[:num])),
+        pages.Section("Samples", _samples(run, drawn[:num])),
         pages.Section("Denoising", _denoising(run, frames)),
         pages.Section("Consistency", _consistency(run, steps)),
         pages.Section("Interpolation", _slerps(run)),
-        pages.Section("Nearest training images", _tried(_neighbours, run, extract, samples[:_QUERIES], searched)),
+        pages.Section("Nearest training images", _tried(_neighbours, run, extract, drawn[:_QUERIES], searched)),
         pages.Section("Config", [pages.folded("config.json", pages.code(config.to_json(indent=2)))]),
     ]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(experiment.params_shape))
@@ -125,8 +124,9 @@ def _tried(section: Callable[..., list[str]], *args: Any) -> list[str]:
 
 
 def _evaluation(run: _Run) -> list[str]:
-    if (saved := _json(run.workdir / "evaluation.json")) is None:
+    if not (path := run.workdir / "evaluation.json").exists():
         return []
+    saved = read_json(path, "")
     with _reading("evaluation.json"):
         found, protocol = figures.from_record(saved)
         others = {name: value for name, value in saved.items() if name not in ("figures", "protocol")}
@@ -135,8 +135,9 @@ def _evaluation(run: _Run) -> list[str]:
 
 
 def _likelihood(run: _Run) -> list[str]:
-    if (saved := _json(run.workdir / "likelihood.json")) is None:
+    if not (path := run.workdir / "likelihood.json").exists():
         return []
+    saved = read_json(path, "")
     with _reading("likelihood.json"):
         pairs = {name: saved[name] for name in ("bound", "L_T", "L_0", "exact") if name in saved}
         rows = [(name, f"{mean:.4g} ± {error:.2g}") for name, (mean, error) in pairs.items()]
@@ -161,16 +162,14 @@ def _loss_by_timestep(run: _Run, count: int) -> list[str]:
         found = min(count, len(source))
         if found < 2:
             continue
-        parts = []
-        for start in range(0, found, _BATCH):
+        with naming("config.data"):
+            images, labels = on_images.read(source, prepare, found)
+        parts, size = [], min(_BATCH, found)
+        for start in range(0, found, size):
             # The last batch is filled up, so that one compilation serves all.
-            with naming("config.data"):
-                items = [source[n % found] for n in range(start, start + min(_BATCH, found))]
-                batch = {
-                    "image": jnp.stack([prepare(item["image"]) for item in items]),
-                    "label": jnp.array([item["label"] for item in items], jnp.int32),
-                }
-            keys = sample_keys(run.seed, start, len(items))
+            numbers = np.arange(start, start + size) % found
+            batch = {"image": jnp.asarray(images[numbers]), "label": jnp.asarray(labels[numbers])}
+            keys = sample_keys(run.seed, start, size)
             parts.append(np.asarray(losses.by_timestep(loss, run.params, batch, t, keys)))
         measured[name] = np.concatenate(parts, axis=1)[:, :found]
     path = viz.loss_by_timestep(run.folder / "loss_by_timestep.png", t, measured)
@@ -232,7 +231,7 @@ def _neighbours(run: _Run, extract: evaluation.Extractor, samples: np.ndarray, s
     source, _, prepare = setup.images(run.config)
     count = min(searched, len(source))
     with naming("config.data"):
-        real = np.stack([prepare(source[n]["image"]) for n in range(count)])
+        real, _ = on_images.read(source, prepare, count)
     found = evaluation.nearest(extract(samples).features, extract(real).features, min(_NEIGHBOURS, count))
     shown = (pictures.thumbnails(images) for images in (samples, real[found.indices]))
     path = viz.save_png(run.folder / "neighbours.png", viz.neighbours(*shown, found.distances))
@@ -243,38 +242,10 @@ def _neighbours(run: _Run, extract: evaluation.Extractor, samples: np.ndarray, s
     return [pages.figure(path, caption)]
 
 
-def _drawn(run: _Run, num: int) -> np.ndarray:
-    """The first `num` samples, uint8, as the config's sampler draws them."""
-    batches = generation.images(
-        run.experiment.steps,
-        run.predict,
-        run.experiment.image_shape,
-        seed=run.seed,
-        num=num,
-        batch_size=min(num, _BATCH),
-        per_batch=True,
-        progress=True,
-    )
-    return np.concatenate([images for _, images in batches])
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " … ".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """What a command has left, if it has."""
-    if not path.exists():
-        return None
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"cannot read {path}: it holds a {type(saved).__name__}")
-    return saved
 
 
 @contextlib.contextmanager

@@ -1,17 +1,34 @@
-"""A command line with `--config=FILE` and `--config.x=y`: what is wrong with it, in one line."""
+"""NAME=VALUE on command lines: `--config.x=y`, and what is wrong with it, in one line; `--flag NAME=VALUE`."""
 
+import ast
 import difflib
 import re
 import runpy
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
 from diffjax.errors import UserError
+
+
+def assignment(flag: str, text: str) -> tuple[str, Any]:
+    """(NAME, VALUE) of `--flag NAME=VALUE`: the value as Python has it, and else as it stands; an empty one is None.
+
+    Raises:
+      UserError: no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{flag} {text}: must be NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value) if value else None
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections
 
-from diffjax.errors import UserError, writing
+from diffjax.errors import UserError, read_json, writing
 from diffjax.training import restoration
 
 _FREE_FIELDS = (
@@ -63,15 +63,7 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 
 
 def _read(path: Path) -> dict:
-    try:
-        saved = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: --workdir must be a folder that train.py has written") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"cannot read {path}: it holds a {type(saved).__name__}, not a config")
-    return saved
+    return read_json(path, "--workdir must be a folder that train.py has written")
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:

@@ -71,6 +71,11 @@ def test_tables():
         "| σ̂ | **2.5** | 0.25 |",
     ]
     assert sweeps.to_markdown(rows[:3], "distance").splitlines()[-1] == "| σ̂ | 2.5 |  |"
+    # What real images get is a last row, and never the best.
+    floors = [(cell, {**found, "distance_floor": 0.125}) for cell, found in rows if cell.labels["S"] == "10"]
+    assert sweeps.to_markdown([*floors, *rows[2:]], "distance").splitlines()[2:] == [
+        "| η = 0 | **1** | 3 |", "| σ̂ | 2.5 | **0.25** |", "| real images | 0.125 |  |",
+    ]  # fmt: skip
     rows = [(cell, {"bits": 4.0, "bits_error": 0.123}) for cell, _ in rows[:1]]
     assert sweeps.to_markdown(rows, "bits").splitlines()[-1] == "| η = 0 | 4 ± 0.12 |"
 

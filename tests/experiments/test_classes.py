@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +13,6 @@ from PIL import Image
 from diffjax import data, evaluation
 from diffjax.errors import UserError
 from diffjax.evaluation import classifier
-from diffjax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,24 +20,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
-def classes(made_once):
+def classes(trained_briefly):
     sys.path.insert(0, str(ROOT))
     from configs import classes_digits
 
     sys.path.remove(str(ROOT))
-    config = classes_digits.get_config()
-    config.update_from_flattened_dict({
-        "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
-        "optimizer.learning_rate": 1e-2, "train.steps": 60, "train.batch_size": 32, "train.log_every": 60,
-        "optimizer.warmup_steps": 2, "train.sample_every": 40, "train.checkpoint_every": 60, "sample.steps": 5,
-    })  # fmt: skip
-
-    def make(path):
-        jax.config.update("jax_disable_most_optimizations", True)
-        train(config, path, progress=False)
-        jax.config.update("jax_disable_most_optimizations", False)
-
-    return made_once("classes", make)
+    return trained_briefly("classes", classes_digits.get_config(), {})
 
 
 def test_samples_of_chosen_classes(classes, tmp_path, command):

@@ -152,6 +152,11 @@ def test_likelihood(workdir, command, capsys):
     assert again["bound"] == pytest.approx(figures["bound"], rel=1e-4)
     assert "exact" in figures
     assert "exact" not in again
+    # Other images: here the first of all, those that were trained on included.
+    command("likelihood", "--workdir", workdir, "--num", 5, "--data", "holdout=0.0")
+    other = json.loads(capsys.readouterr().out)
+    assert other["protocol"].startswith("5 images (holdout=0.0), EMA")
+    assert other["bound"] != again["bound"]
 
 
 def test_benchmark(command, capsys, tmp_path):
@@ -195,6 +200,12 @@ def test_benchmark_of_the_pipeline(command, capsys, tmp_path):
         ("likelihood", ["--num", 1], "error: --num=1: allowed is 2 … 359, the images there are"),
         ("likelihood", ["--variance", "learned_range"], "error: --variance: 'learned_range' needs a network"),
         ("likelihood", ["--probes", -1], "error: --probes=-1 must be ≥ 0"),
+        (
+            "likelihood",
+            ["--data", "imagez=x"],
+            "error: --data: 'imagez' is no field of config.data; allowed are source",
+        ),
+        ("likelihood", ["--data", "images"], "error: --data images: must be NAME=VALUE"),
     ],
 )
 def test_bad_flags_are_one_line(workdir, command, capsys, script, flags, words):

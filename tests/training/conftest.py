@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from diffjax.errors import UserError
+from diffjax.training.loop import train
+
 ROOT = Path(__file__).parents[2]
 
 TINY = {
@@ -35,6 +38,20 @@ def tiny_config():
         return config
 
     return make
+
+
+@pytest.fixture
+def refused(tiny_config, tmp_path, count_compilations):
+    """A function: training with these fields is refused, in one line that says `words`, before anything is done."""
+
+    def check(fields, words):
+        with pytest.raises(UserError, match=words) as caught:
+            train(tiny_config(**fields), tmp_path / "run", progress=False)
+        assert "\n" not in str(caught.value)
+        assert count_compilations() == 0
+        assert not (tmp_path / "run").exists()
+
+    return check
 
 
 @pytest.fixture
