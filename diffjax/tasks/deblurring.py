@@ -41,7 +41,6 @@ class Deblurring:
 
     def loss(self, schedule: NoiseSchedule, *, train: bool = True, **objective: Any):
         """`conditional.denoising` of the residual, for `training.step`."""
-        network = conditional.Network(self.denoiser)
 
         def per_example(params, batch, t, keys, dropout_key):
             x, y = normalize(batch["image"]), normalize(batch["condition"])
@@ -52,7 +51,8 @@ class Deblurring:
             residual = x - (jax.lax.stop_gradient(guess) if self.frozen else guess)
 
             def ask(x, told):
-                return network(params["denoiser"], y, x, told, train=train, rngs={"dropout": denoiser_key})
+                rngs = {"dropout": denoiser_key}
+                return self.denoiser.apply({"params": params["denoiser"]}, x, told, image=y, train=train, rngs=rngs)
 
             return conditional.denoising(schedule, ask, residual, t, keys, self.level, **objective)
 

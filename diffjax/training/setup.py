@@ -13,7 +13,6 @@ import optax
 
 from diffjax import data, guidance, losses, models, samplers, schedules, timesteps
 from diffjax.errors import UserError, naming
-from diffjax.models.unet import check_size
 from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
@@ -126,7 +125,6 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         raise UserError(f"config.data.image_shape: {image_shape} must be (height, width, channels)")
     with naming("config.model"):
         model = _model(config.model, image_shape[-1], learns_variance)
-        check_size(image_shape[:2], len(model.multipliers))
         task = restoration.task(config, model)
         init = partial(init_params, model) if task is None else task.init
         params_shape = jax.eval_shape(lambda: init(image_shape, jax.random.key(0)))

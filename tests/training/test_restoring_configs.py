@@ -15,6 +15,10 @@ from diffjax.training import restoration, run_config, setup
 from diffjax.training.loop import train
 
 SR3 = {"task__name": "super_resolution", "data__degradation.kinds": ("area",), "data__degradation.factor": 2}
+ODD = {
+    "data__degradation.kinds": ("gaussian",), "data__image_shape": (7, 5, 1), "data__fit": "crop",
+    "model__multipliers": (1, 1, 1), "train__loss": "l1",
+}  # fmt: skip
 DEBLUR = {"task__name": "deblurring", "data__degradation.kinds": ("motion", "gaussian"), "train__loss": "l1"}
 
 
@@ -93,7 +97,11 @@ def test_a_workdir_of_before_goes_on(tiny_config, tmp_path):
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "fields",
-    [SR3 | {"data__resident": True}, pytest.param(DEBLUR | {"task__predictor_channels": 12}, marks=pytest.mark.slow)],
+    [
+        SR3 | {"data__resident": True},
+        ODD | {"task__name": "super_resolution"},
+        pytest.param(ODD | {"task__name": "deblurring", "task__predictor_channels": 12}, marks=pytest.mark.slow),
+    ],
 )
 def test_train_and_restore(tiny_config, tmp_path, fields):
     config = tiny_config(**fields, train__steps=3, train__sample_every=2, data__holdout=0.1)
@@ -103,10 +111,11 @@ def test_train_and_restore(tiny_config, tmp_path, fields):
     experiment = setup.experiment(config)
     training = setup.training(config, experiment.image_shape, 8)
     shown = restoration.examples(config, training)
-    assert shown["condition"].shape == shown["image"].shape == (8, 8, 8, 1)
+    shape = (8, *config.data.image_shape)
+    assert shown["condition"].shape == shown["image"].shape == shape
     restore = restoration.restorer(experiment, state.params)
     image = restore(normalize(jnp.asarray(shown["condition"])), dj.sample_keys(0, 0, 8))
-    assert image.shape == (8, 8, 8, 1)
+    assert image.shape == shape
     assert np.isfinite(image).all()
 
 
