@@ -31,11 +31,13 @@ class Deblurring:
     frozen: bool = False
     """Whether the predictor stays as it is."""
 
-    def init(self, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
-        """Fresh parameters of both."""
+    def init(self, image_shape: tuple[int, int, int], key: jax.Array, *, predictor: Any = None) -> Any:
+        """Fresh parameters of both, or of the denoiser beside those of a `predictor` that has been trained."""
         predictor_key, denoiser_key = jax.random.split(key)
+        if predictor is None:
+            predictor = conditional.init(self.predictor, image_shape, predictor_key, beside=False)
         return {
-            "predictor": conditional.init(self.predictor, image_shape, predictor_key, beside=False),
+            "predictor": predictor,
             "denoiser": conditional.init(self.denoiser, image_shape, denoiser_key, beside=True),
         }
 

@@ -158,10 +158,11 @@ def check_variance(variance: str | None, learns_variance: bool, field: str = "co
         )
 
 
-def init(experiment: Experiment, key: jax.Array) -> Any:
-    """Fresh parameters of an experiment."""
+def init(experiment: Experiment, key: jax.Array, *, predictor: Any = None) -> Any:
+    """Fresh parameters of an experiment, but for a predictor's that has been trained (`trained.predictor`)."""
     if experiment.task is not None:
-        return experiment.task.init(experiment.image_shape, key)
+        given = {} if predictor is None else {"predictor": predictor}
+        return experiment.task.init(experiment.image_shape, key, **given)
     return init_params(experiment.model, experiment.image_shape, key)
 
 
@@ -268,7 +269,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
             num_steps=config.train.steps,
         )
         optimizer = optimizers.optimizer(config.optimizer.name, rate, clip_norm=config.optimizer.clip_norm)
-    return Training(source, held_out, prepare, degrade, rate, optimizer)
+    return Training(source, held_out, prepare, degrade, rate, restoration.freeze(config, optimizer))
 
 
 def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source, data.Prepare]:

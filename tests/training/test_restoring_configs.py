@@ -11,7 +11,8 @@ import diffjax as dj
 from diffjax import data
 from diffjax.errors import UserError
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, run_config, setup
+from diffjax.training import restoration, run_config, setup, state, trained
+from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
 SR3 = {"task__name": "super_resolution", "data__degradation.kinds": ("area",), "data__degradation.factor": 2}
@@ -105,18 +106,90 @@ def test_a_workdir_of_before_goes_on(tiny_config, tmp_path):
 )
 def test_train_and_restore(tiny_config, tmp_path, fields):
     config = tiny_config(**fields, train__steps=3, train__sample_every=2, data__holdout=0.1)
-    state = train(config, tmp_path, progress=False)
-    assert np.isfinite([leaf.sum() for leaf in jax.tree.leaves(state.params)]).all()
+    done = train(config, tmp_path, progress=False)
+    assert np.isfinite([leaf.sum() for leaf in jax.tree.leaves(done.params)]).all()
     assert len(list((tmp_path / "samples").glob("*.png"))) == 1
     experiment = setup.experiment(config)
     training = setup.training(config, experiment.image_shape, 8)
     shown = restoration.examples(config, training)
     shape = (8, *config.data.image_shape)
     assert shown["condition"].shape == shown["image"].shape == shape
-    restore = restoration.restorer(experiment, state.params)
+    restore = restoration.restorer(experiment, done.params)
     image = restore(normalize(jnp.asarray(shown["condition"])), dj.sample_keys(0, 0, 8))
     assert image.shape == shape
     assert np.isfinite(image).all()
+
+
+@pytest.fixture
+def regression(tiny_config, tmp_path):
+    """A workdir of a network as nobody has trained it, whose average is not its parameters."""
+    config = tiny_config(**DEBLUR | {"task__name": "regression"})
+    experiment = setup.experiment(config)
+    shapes, rng = experiment.params_shape, np.random.default_rng(0)
+
+    def draw():
+        return jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+    optimizer = setup.training(config, experiment.image_shape, 8).optimizer
+    fresh = state.create(lambda key: draw(), optimizer, jax.random.key(0), ema_decays=(0.995,))
+    average = draw()
+    run_config.save(config, tmp_path / "regression")
+    with Checkpoints(tmp_path / "regression", keep=1) as checkpoints:
+        checkpoints.save(fresh.replace(ema_params={0.995: average}), {})
+    return tmp_path / "regression", average
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_predictor_that_has_been_trained(tiny_config, tmp_path, regression, frozen):
+    workdir, average = regression
+    fields = DEBLUR | {"task__predictor_workdir": str(workdir), "task__frozen": frozen, "optimizer__name": "adamw"}
+    config = tiny_config(**fields, train__steps=3)
+    experiment = setup.experiment(config)
+    begun = setup.init(experiment, jax.random.key(0), predictor=trained.predictor(config, experiment, tmp_path / "run"))
+    assert equal(begun["predictor"], average)
+    done = train(config, tmp_path / "run", progress=False)
+    assert equal(done.params["predictor"], average) == frozen
+    assert equal(done.ema_params[0.995]["predictor"], average) == frozen
+    fresh = setup.init(experiment, jax.random.split(jax.random.key(config.seed))[0])
+    assert not equal(done.params["denoiser"], fresh["denoiser"])
+    # What goes on needs it no longer.
+    workdir.rename(tmp_path / "elsewhere")
+    again = train(config, tmp_path / "run", progress=False)
+    assert equal(again.params, done.params)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            DEBLUR | {"task__frozen": True, "task__predictor_workdir": ""},
+            "config.task.frozen: True needs config.task.pr",
+        ),
+        (
+            DEBLUR | {"task__predictor_workdir": "nowhere"},
+            "config.task.predictor_workdir: nowhere/config.json is not t",
+        ),
+        (SR3, "config.task.predictor_workdir: '.*' must be None: super_resolution has no predictor"),
+        (DEBLUR | {"task__predictor_channels": 16, "model__groups": 8}, "channels=8, must be 16, groups=4, must be 8$"),
+    ],
+)
+def test_a_predictor_that_does_not_fit(tiny_config, tmp_path, regression, fields, words):
+    config = tiny_config(**{"task__predictor_workdir": str(regression[0])} | fields)
+    with pytest.raises(UserError, match=words):
+        train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_predictor_of_another_task(tiny_config, tmp_path):
+    run_config.save(tiny_config(**SR3), tmp_path / "sr3")
+    config = tiny_config(**DEBLUR, task__predictor_workdir=str(tmp_path / "sr3"))
+    with pytest.raises(UserError, match="holds super_resolution; it must be a regression"):
+        train(config, tmp_path / "run", progress=False)
 
 
 def test_a_source_of_pairs_needs_no_degradation(tiny_config):
