@@ -116,9 +116,9 @@ def _check(images: np.ndarray, truth: np.ndarray) -> None:
 class Measure:
     """The figures of restored images (uint8 `[H, W, C]` each), against the true ones, by name.
 
-    `psnr`, `ssim` and, of reductions, `consistency` are means over the images, and so is `lpips`, with its standard error;
-    `kernel` and `frechet` distances between the two sets, or their tiles of one shape, Fréchet where these are more than
-    the extractor has dimensions.
+    `psnr`, `ssim` and, of reductions, `consistency` are means over the images; so is `lpips`, with its standard error.
+    `kernel` and `frechet` are distances between the two sets, or their tiles of one shape, Fréchet where these are more
+    than the extractor has dimensions.
 
     Args:
       pairs: what is restored.
