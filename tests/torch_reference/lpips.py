@@ -30,7 +30,7 @@ class AlexNet(nn.Module):
 
     def forward(self, x):
         found = []
-        for layer in self.features:
+        for layer in self.features[:-1]:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
                 found.append(x)
