@@ -106,15 +106,18 @@ def run(args: argparse.Namespace) -> None:
         samples = {name: ways.in_turn([way], stages.factors) for name, way in samples.items()}
     first_sample, compared = len(compared), compared | samples
     pairs = load_pairs(stages.config, args)
-    with naming("--lpips"):
-        measure = Measure(pairs, extract, stages.shape, luma_alone=args.luma, perceptual=perceptual)
+    smaller = [_small(pair) for pair in pairs] if stages.later else []
+    if perceptual:
+        with naming("--lpips"):
+            lpips.check(min((pair.truth.shape for pair in pairs), key=lambda shape: min(shape[:2])))
 
     made = {}
     for name, way in compared.items():
         print(f"{name}: {len(pairs)} images", flush=True)
-        given = [_small(pair) if way.small else pair.condition for pair in pairs]
+        given = smaller if way.small else [pair.condition for pair in pairs]
         made[name] = restored(way.restore, given, seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
+    measure = Measure(pairs, extract, stages.shape, luma_alone=args.luma, perceptual=perceptual)
     where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {stages.config.data.source}"
     rows = [
         (measure(images), _protocol(name, compared[name], args, trained, extract, where))

@@ -126,9 +126,6 @@ class Measure:
       shape: `(H, W, C)` of an image or a tile.
       luma_alone: whether PSNR and SSIM are of `luma`.
       perceptual: LPIPS, if it is wanted.
-
-    Raises:
-      ValueError: images that LPIPS cannot measure.
     """
 
     def __init__(
@@ -141,8 +138,6 @@ class Measure:
         perceptual: lpips.Distance | None = None,
     ):
         self._pairs, self._extract, self._shape, self._perceptual = pairs, extract, shape, perceptual
-        for size in {pair.truth.shape for pair in pairs if perceptual}:
-            lpips.check(size)
         self._seen = luma if luma_alone else lambda images: images
         self._real = extract(self._tiles([pair.truth for pair in pairs])).features
 
