@@ -12,7 +12,7 @@ import diffjax as dj
 from diffjax import data
 from diffjax.errors import UserError
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, run_config, setup, state, trained
+from diffjax.training import ema, restoration, run_config, setup, state, trained
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.loop import train
 
@@ -121,10 +121,9 @@ def test_train_and_restore(tiny_config, tmp_path, fields):
     assert np.isfinite(image).all()
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_predictor_that_has_been_trained(tiny_config, tmp_path, frozen):
-    """Frozen, it stays what the regression's average was, to the bit; else it moves a little from there."""
+@pytest.fixture
+def regression(tiny_config, tmp_path):
+    """A workdir of a network whose average is not its parameters, and the average."""
     workdir = tmp_path / "regression"
     config = tiny_config(**DEBLUR | {"task__name": "regression"})
     experiment = setup.experiment(config)
@@ -136,14 +135,52 @@ def test_a_predictor_that_has_been_trained(tiny_config, tmp_path, frozen):
     run_config.save(config, workdir)
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(begun.replace(ema_params={0.995: average}), {})
+    return workdir, average
 
+
+def equal(found, wanted):
+    return all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
+
+
+def test_a_predictor_begins_as_the_average_of_a_regression(tiny_config, tmp_path, regression):
+    workdir, average = regression
+    config = tiny_config(**DEBLUR, task__predictor_workdir=str(workdir))
+    experiment = setup.experiment(config)
+    found = trained.predictor(config, experiment, tmp_path / "run")
+    assert equal(found, average)
+    shapes = jax.eval_shape(lambda key: setup.init(experiment, key, predictor=found), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, experiment.params_shape)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_is_frozen_does_not_decay(tiny_config, frozen):
+    """Nor does its average drift."""
+    config = tiny_config(**DEBLUR, task__frozen=frozen)
+    params = {name: {"kernel": jnp.linspace(0.1, 1.7, 50)} for name in ("predictor", "denoiser")}
+    optimizer = restoration.freeze(config, optax.adamw(0.1, weight_decay=0.1))
+    opt_state, moved, averages = optimizer.init(params), params, {0.9: params}
+    for step in range(3):
+        gradient = {"predictor": jax.tree.map(jnp.zeros_like, params["predictor"]), "denoiser": params["denoiser"]}
+        updates, opt_state = optimizer.update(gradient, opt_state, moved)
+        moved = optax.apply_updates(moved, updates)
+        averages = ema.update(averages, moved, jnp.int32(step))
+    assert equal(moved["predictor"], params["predictor"]) == frozen
+    assert equal(averages[0.9]["predictor"], params["predictor"]) == frozen
+    assert not equal(averages[0.9]["denoiser"], params["denoiser"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training_from_a_trained_predictor(tiny_config, tmp_path, regression, frozen):
+    """Frozen, it stays what the regression's average was, to the bit; else it moves a little from there."""
+    workdir, average = regression
     fields = DEBLUR | {"task__predictor_workdir": str(workdir), "task__frozen": frozen, "optimizer__name": "adamw"}
     config = tiny_config(**fields, train__steps=3)
     done = train(config, tmp_path / "run", progress=False)
     for found in (done.params["predictor"], done.ema_params[0.995]["predictor"]):
-        pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(average), strict=True))
-        assert all(np.array_equal(*pair) for pair in pairs) == frozen
-        assert all(np.allclose(*pair, rtol=0, atol=0.02) for pair in pairs)
+        assert equal(found, average) == frozen
+        jax.tree.map(lambda new, old: np.testing.assert_allclose(new, old, rtol=0, atol=0.02), found, average)
     assert np.abs(done.params["denoiser"]["conv_out"]["bias"]).min() > 0
     # What goes on needs it no longer.
     workdir.rename(tmp_path / "elsewhere")
