@@ -47,6 +47,7 @@ from diffjax.tasks import conditional
 from diffjax.tasks.deblurring import Deblurring
 from diffjax.tasks.generation import normalize
 from diffjax.training import restoration, setup, ways
+from diffjax.training.flags import assignment
 from diffjax.training.trained import Trained
 from diffjax.training.ways import Way
 
@@ -184,7 +185,7 @@ def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> l
       UserError: data that is not there, or is not as the config says.
     """
     config = ml_collections.ConfigDict(config.to_dict())
-    changes = dict(ways.parsed("--data", text) for text in args.data)
+    changes = dict(assignment("--data", text) for text in args.data)
     if unknown := changes.keys() - config.data.keys():
         raise UserError(f"--data: {min(unknown)!r} is no field of config.data")
     with config.data.ignore_type():

@@ -1,6 +1,5 @@
 """Ways to restore an image, as experiments/restore.py compares them: networks of workdirs, one or several in turn."""
 
-import ast
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from diffjax.errors import UserError
 from diffjax.tasks import conditional, super_resolution
 from diffjax.tasks.generation import normalize
 from diffjax.training import restoration, setup, trained
+from diffjax.training.flags import assignment
 from diffjax.training.trained import Trained
 
 _OWN = ("draws", "noise_scale")
@@ -64,7 +64,7 @@ def sampled(network: Trained, text: str) -> Way:
       UserError: a field that is none, or a value that cannot be.
     """
     config = ml_collections.ConfigDict(network.config.to_dict())
-    fields = dict(parsed("--sample", part) for part in text.split(",") if part)
+    fields = dict(assignment("--sample", part) for part in text.split(",") if part)
     own = {name: fields.pop(name) for name in _OWN if name in fields}
     if unknown := fields.keys() - config.sample.keys():
         allowed = ", ".join((*config.sample, *_OWN))
@@ -135,17 +135,6 @@ def in_turn(ways: Sequence[Way], factors: Sequence[int]) -> Way:
         return normalize(jnp.asarray(made))
 
     return Way(restore, "; then ".join(way.sampler for way in ways), small=True)
-
-
-def parsed(flag: str, text: str) -> tuple[str, Any]:
-    """FIELD=VALUE, the value as Python has it, and else as it stands; an empty one is None."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"{flag} {text}: must be FIELD=VALUE")
-    try:
-        return name, ast.literal_eval(value) if value else None
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _factor(network: Trained, flag: str) -> int:

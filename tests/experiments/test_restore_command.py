@@ -155,7 +155,7 @@ def test_candidates_end_where_they_say(monkeypatch):
     [
         (["--sample", "stepz=3"], "--sample stepz=3: 'stepz' is no field of config.sample; allowed are beta_end, "),
         (["--sample", "draws=0"], "draws=0 must be a whole number ≥ 1"),
-        (["--sample", "steps"], "--sample steps: must be FIELD=VALUE"),
+        (["--sample", "steps"], "--sample steps: must be NAME=VALUE"),
         (["--sample", "steps=0"], "config.sample.steps"),
         (["--data", "imagez=x"], "--data: 'imagez' is no field of config.data"),
         (["--num", 100_000], "--num=100000: there are 359 images"),

@@ -202,19 +202,15 @@ def test_training_from_a_trained_predictor(tiny_config, tmp_path, regression, fr
         (DEBLUR | {"task__predictor_channels": 16, "model__groups": 8}, "channels=8, must be 16, groups=4, must be 8$"),
     ],
 )
-def test_a_predictor_that_does_not_fit(tiny_config, tmp_path, fields, words):
+def test_a_predictor_that_does_not_fit(tiny_config, tmp_path, refused, fields, words):
     run_config.save(tiny_config(**DEBLUR | {"task__name": "regression"}), tmp_path / "regression")
-    config = tiny_config(**{"task__predictor_workdir": str(tmp_path / "regression")} | fields)
-    with pytest.raises(UserError, match=words):
-        train(config, tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
+    refused({"task__predictor_workdir": str(tmp_path / "regression")} | fields, words)
 
 
-def test_a_predictor_of_another_task(tiny_config, tmp_path):
+def test_a_predictor_of_another_task(tiny_config, tmp_path, refused):
     run_config.save(tiny_config(**SR3), tmp_path / "sr3")
-    config = tiny_config(**DEBLUR, task__predictor_workdir=str(tmp_path / "sr3"))
-    with pytest.raises(UserError, match="holds super_resolution; it must be a regression"):
-        train(config, tmp_path / "run", progress=False)
+    fields = DEBLUR | {"task__predictor_workdir": str(tmp_path / "sr3")}
+    refused(fields, "holds super_resolution; it must be a regression")
 
 
 def test_a_source_of_pairs_needs_no_degradation(tiny_config):
