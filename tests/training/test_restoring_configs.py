@@ -19,7 +19,7 @@ from diffjax.training.loop import train
 SR3 = {"task__name": "super_resolution", "data__degradation.kinds": ("area",), "data__degradation.factor": 2}
 ODD = {
     "data__degradation.kinds": ("gaussian",), "data__image_shape": (7, 5, 1), "data__fit": "crop",
-    "model__multipliers": (1, 1, 1), "train__loss": "l1",
+    "model__multipliers": (1, 1), "train__loss": "l1",
 }  # fmt: skip
 DEBLUR = {"task__name": "deblurring", "data__degradation.kinds": ("motion", "gaussian"), "train__loss": "l1"}
 
