@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "level_scale": 1000.0,
                 "predictor_channels": placeholder(int),
                 "frozen": False,
+                "predictor_workdir": placeholder(str),
             },
             "data": {
                 "source": "digits",

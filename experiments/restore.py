@@ -6,28 +6,30 @@ python experiments/restore.py --workdir runs/deblur --data path=test --whole --n
     --sample steps=50 --sample steps=50,draws=8 --sample steps=5 --sample steps=50,noise_scale=0.5
 
 python experiments/restore.py --workdir runs/sr3 --search 25 --num 200 [--best psnr]      # a short schedule
+python experiments/restore.py --workdir runs/sr3_16_64 --cascade runs/sr3_64_256,steps=100 --sample steps=100
 
 A row for each --sample: fields of config.sample, and besides `draws` (the mean of so many) and `noise_scale` (of x_T
 and of the noise of each step). Images are those held out, or else those trained on; --data sets other fields of
 config.data. They are degraded as the config says, each with its own seed, and what was done is in the JSON.
 --search T adds linear schedules of T steps, from three first β to three last ᾱ, and names the one with the least kernel
 distance (or another figure, --best); choose on other images than those that are reported.
+With --cascade the images are those of the last stage, made as many times smaller as all stages enlarge. The rows of
+--sample are then the first stage alone, enlarged bicubically; `cascade` is the first of them with all stages after it.
 
 Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples by number, truth), `curve.png`
-(perception against distortion, if Matplotlib is there) and `restored.npz` (of the first --sample; whole images: a
-folder of PNG files).
+(perception against distortion, if Matplotlib is there) and `restored.npz` (of the cascade, or else the first --sample;
+whole images: a folder of PNG files).
   psnr, ssim      means over images, of all channels alike or of --luma's Y; ± over images
+  lpips           version 0.1 on AlexNet, by weights of your own (--lpips); its mean ± the standard error of that
   consistency     of reductions: MSE of the image made small again against the small one, in [0, 1]²·10⁵
   kernel, frechet distances between the restored and the true images, or their tiles of config.data.image_shape, in
                   features of --extractor; Fréchet where there are more of them than the extractor has dimensions
 """
 
 import argparse
-import ast
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import ml_collections
@@ -37,35 +39,19 @@ from scipy.optimize import brentq
 from diffjax import data, launch, viz
 from diffjax.data import degradations
 from diffjax.errors import UserError, naming, writing
-from diffjax.evaluation import figures, quality
+from diffjax.evaluation import figures, lpips, quality
 from diffjax.evaluation.figures import Figure
 from diffjax.evaluation.restoration import Measure, Pair
 from diffjax.noise import sample_keys
 from diffjax.tasks import conditional
 from diffjax.tasks.deblurring import Deblurring
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, run_config, setup
-from diffjax.training.checkpoints import Checkpoints
+from diffjax.training import restoration, setup, ways
+from diffjax.training.flags import assignment
+from diffjax.training.trained import Trained
+from diffjax.training.ways import Way
 
 _SHOWN = 8
-_OWN = ("draws", "noise_scale")
-
-
-class Way(NamedTuple):
-    """How images are restored, or not."""
-
-    restore: conditional.Restore
-    sampler: str = "none"
-    """What there is to say of it in a table."""
-
-
-class Trained(NamedTuple):
-    """A workdir."""
-
-    config: ml_collections.ConfigDict
-    experiment: setup.Experiment
-    params: Any
-    step: int
 
 
 def main() -> None:
@@ -74,14 +60,20 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="a folder that train.py has written")
     parser.add_argument("--regression", type=Path, help="another one, of a regression with the same degradation")
     parser.add_argument("--sample", action="append", default=[], metavar="FIELD=VALUE,…", help="a row; may be repeated")
+    parser.add_argument(
+        "--cascade", action="append", default=[], metavar="WORKDIR[,FIELD=VALUE,…]", help="a next stage"
+    )
     parser.add_argument("--search", type=int, metavar="T", help="rows for schedules of T steps; names the best")
-    parser.add_argument("--best", default="kernel", choices=("kernel", "frechet", "psnr", "ssim", "consistency"))
+    parser.add_argument(
+        "--best", default="kernel", choices=("kernel", "frechet", "psnr", "ssim", "consistency", "lpips")
+    )
     parser.add_argument("--data", action="append", default=[], metavar="FIELD=VALUE", help="of config.data")
     parser.add_argument("--whole", action="store_true", help="images in their own size, not cropped or scaled")
     parser.add_argument("--num", type=int, default=64, help="how many images")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
     parser.add_argument("--luma", action="store_true", help="PSNR and SSIM of Y in place of RGB")
+    parser.add_argument("--lpips", nargs=2, type=Path, metavar=("ALEXNET", "LIN"), help="its weights: two .pth files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/restored)")
     args = parser.parse_args()
@@ -99,91 +91,59 @@ def run(args: argparse.Namespace) -> None:
     for name in ("num", "batch_size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)} must be ≥ 1")
-    trained = load(args.workdir)
-    shape = trained.experiment.image_shape
-    extract = quality.extractor(args.extractor, shape)
-    ways = {"input": Way(lambda condition, keys: condition)}
-    if args.regression:
-        ways["regression"] = _regression(args.regression, shape)
-    if isinstance(trained.experiment.task, Deblurring):
-        ways["predictor"] = Way(lambda condition, keys: trained.experiment.task.predict(trained.params, condition))
-    first_sample = len(ways)
+    trained = ways.load(args.workdir)
+    stages = ways.stages(trained, args.cascade)
+    extract = quality.extractor(args.extractor, stages.shape)
+    perceptual = lpips.load(*args.lpips) if args.lpips else None
     searched = candidates(args.search) if args.search else []
-    for text in [*args.sample, *searched] or [""]:
-        ways[text or "sample"] = way(trained, text)
-    pairs = load_pairs(trained.config, args)
+    samples = {text or "sample": ways.sampled(trained, text) for text in [*args.sample, *searched] or [""]}
+    compared = {"input": Way(lambda condition, keys: condition)}
+    if args.regression:
+        compared["regression"] = ways.regression(args.regression, stages.shape)
+    if isinstance(trained.experiment.task, Deblurring):
+        compared["predictor"] = Way(lambda condition, keys: trained.experiment.task.predict(trained.params, condition))
+    if stages.later:
+        compared["cascade"] = ways.in_turn([next(iter(samples.values())), *stages.later], stages.factors)
+        samples = {name: ways.in_turn([way], stages.factors) for name, way in samples.items()}
+    first_sample, compared = len(compared), compared | samples
+    pairs = load_pairs(stages.config, args)
+    smaller = [_small(pair) for pair in pairs] if stages.later else []
+    if perceptual:
+        with naming("--lpips"):
+            lpips.check(min((pair.truth.shape for pair in pairs), key=lambda shape: min(shape[:2])))
 
     made = {}
-    for name, (restore, _) in ways.items():
+    for name, way in compared.items():
         print(f"{name}: {len(pairs)} images", flush=True)
-        made[name] = restored(restore, [pair.condition for pair in pairs], seed=args.seed, batch_size=args.batch_size)
+        given = smaller if way.small else [pair.condition for pair in pairs]
+        made[name] = restored(way.restore, given, seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
-    measure = Measure(pairs, extract, shape, luma_alone=args.luma)
-    where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {trained.config.data.source}"
+    measure = Measure(pairs, extract, stages.shape, luma_alone=args.luma, perceptual=perceptual)
+    where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {stages.config.data.source}"
     rows = [
-        (measure(images), _protocol(name, ways[name], args, trained, extract, where)) for name, images in made.items()
+        (measure(images), _protocol(name, compared[name], args, trained, extract, where))
+        for name, images in made.items()
     ]
 
     out = args.out or args.workdir / "restored"
     text = figures.markdown(rows)
     print(text)
     if searched:
-        found = {name: row[0] for name, row in zip(ways, rows, strict=True)}
+        found = {name: row[0] for name, row in zip(compared, rows, strict=True)}
         print(f"best {args.best}: --sample {best(found, searched, args.best)}")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         records = [pair.record and pair.record._asdict() for pair in pairs]
-        numbered = {name: f"sample {n + 1}" for n, name in enumerate(list(ways)[first_sample:])}
+        numbered = {name: f"sample {n + 1}" for n, name in enumerate(samples)}
         saved = {"rows": [figures.record(*row) for row in rows], "degradations": records}
         (out / "restoration.json").write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
         (out / "restoration.md").write_text(text)
         print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, numbered, args.whole)))
-        save_images(out, list(made.values())[first_sample], args.whole)
-        if len(ways) > first_sample + 1:
+        save_images(out, made["cascade" if stages.later else next(iter(samples))], args.whole)
+        if len(samples) > 1:
             points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
-            save_curve(out / "curve.png", list(ways)[1:], points[1:], first_sample - 1)
+            save_curve(out / "curve.png", list(compared)[1:], points[1:], first_sample - 1)
     print(out / "restoration.json")
-
-
-def load(workdir: Path) -> Trained:
-    """A workdir's newest EMA parameters.
-
-    Raises:
-      UserError: no such workdir, or one that does not restore images.
-    """
-    config = run_config.load(workdir)
-    experiment = setup.experiment(config)
-    if experiment.task is None:
-        raise UserError(f"{workdir} generates images, and restores none (config.task.name)")
-    with Checkpoints(workdir) as checkpoints:
-        step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
-    return Trained(config, experiment, params, step)
-
-
-def way(trained: Trained, text: str) -> Way:
-    """What a --sample asks for: "steps=25,draws=8".
-
-    Raises:
-      UserError: a field that is none, or a value that cannot be.
-    """
-    config = ml_collections.ConfigDict(trained.config.to_dict())
-    fields = dict(_parsed("--sample", part) for part in text.split(",") if part)
-    own = {name: fields.pop(name) for name in _OWN if name in fields}
-    if unknown := fields.keys() - config.sample.keys():
-        allowed = ", ".join((*config.sample, *_OWN))
-        raise UserError(f"--sample {text}: {min(unknown)!r} is no field of config.sample; allowed are {allowed}")
-    with config.sample.ignore_type():
-        config.sample.update(fields)
-    experiment = setup.experiment(config)
-    scale, draws = own.get("noise_scale", 1.0), own.get("draws", 1)
-    if not scale >= 0.0:
-        raise UserError(f"--sample {text}: noise_scale={scale} must be ≥ 0")
-    if not (isinstance(draws, int) and draws >= 1):
-        raise UserError(f"--sample {text}: draws={draws} must be a whole number ≥ 1")
-    restore = restoration.restorer(experiment, trained.params, noise_scale=float(scale))
-    chosen = {key: value for key, value in config.sample.items() if value is not None} | own
-    sampler = ", ".join(f"{key} {value}" for key, value in chosen.items())
-    return Way(restore if draws == 1 else partial(_average, restore, num=draws), sampler)
 
 
 def candidates(steps: int) -> list[str]:
@@ -225,7 +185,7 @@ def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> l
       UserError: data that is not there, or is not as the config says.
     """
     config = ml_collections.ConfigDict(config.to_dict())
-    changes = dict(_parsed("--data", text) for text in args.data)
+    changes = dict(assignment("--data", text) for text in args.data)
     if unknown := changes.keys() - config.data.keys():
         raise UserError(f"--data: {min(unknown)!r} is no field of config.data")
     with config.data.ignore_type():
@@ -252,7 +212,7 @@ def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> l
 def restored(
     restore: conditional.Restore, conditions: list[np.ndarray], *, seed: int, batch_size: int
 ) -> list[np.ndarray]:
-    """What becomes of each condition: uint8 `[H, W, C]`, of the condition's size. Image n has key n of the seed.
+    """What becomes of each condition: uint8 `[H, W, C]`. Image n has key n of the seed.
 
     Those of one size go together, in batches that are filled up, so that one compilation serves all.
     """
@@ -303,15 +263,15 @@ def save_curve(path: Path, names: list[str], points: list[tuple[float, float]], 
         print(error)
 
 
-def _average(restore, condition, keys, *, num):
-    return conditional.average(restore, condition, keys, num)
+def _small(pair: Pair) -> np.ndarray:
+    """The image as small as it was made.
 
-
-def _regression(workdir: Path, shape: tuple[int, int, int]) -> Way:
-    other = load(workdir)
-    if other.experiment.image_shape != shape or other.config.task.name != "regression":
-        raise UserError(f"--regression {workdir}: must be a regression of images {shape}")
-    return Way(restoration.restorer(other.experiment, other.params))
+    Raises:
+      UserError: a source that has conditions of its own.
+    """
+    if pair.record is None:
+        raise UserError("--cascade: config.data.source must have images alone; these have conditions of their own")
+    return degradations.downsample(pair.truth, pair.record.size, pair.record.kind)
 
 
 def _whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
@@ -327,23 +287,12 @@ def _protocol(name: str, how: Way, args, trained: Trained, extract, where: str) 
         samples=f"{name}" + (f" ({args.workdir}, step {trained.step})" if own else ""),
         num=args.num,
         reference=f"{where}, {'Y' if args.luma else 'all channels'}",
-        extractor=extract.protocol,
+        extractor=extract.protocol | ({"lpips": "0.1 on AlexNet, standard weights"} if args.lpips else {}),
         rounding="nearest",
         ema=f"EMA {trained.experiment.ema_decay}",
         sampler=how.sampler,
         seed=args.seed,
     )
-
-
-def _parsed(flag: str, text: str) -> tuple[str, Any]:
-    """FIELD=VALUE, the value as Python has it, and else as it stands; an empty one is None."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"{flag} {text}: must be FIELD=VALUE")
-    try:
-        return name, ast.literal_eval(value) if value else None
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from diffjax import interop, launch, models, sampling, viz
-from diffjax.errors import UserError, naming
+from diffjax.errors import UserError
 from diffjax.steps import Steps
 from diffjax.tasks import generation
 from diffjax.training import guided, run_config, setup
@@ -166,8 +166,6 @@ def from_weights(args: argparse.Namespace) -> Source:
     size = (args.image_size, args.image_size) if args.image_size else net.image_size
     if size is None:
         raise UserError(f"{args.weights} does not say the size of its images: give --image-size")
-    with naming("--image-size"):
-        models.unet.check_size(size, len(net.model.multipliers))
     # The network's own variance is what the sampler by its side needs.
     few = min(50, net.schedule.num_timesteps)
     defaults = dict.fromkeys(setup.KNOBS) | {"sampler": "ddim", "steps": few, "grid": net.settings.grid}

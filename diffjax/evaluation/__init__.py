@@ -1,10 +1,10 @@
 """Evaluation: features of images, and distances between sets of them, in float64 on the host.
 
-`classifier`, `inception`, `images`, `figures`, `quality`, `restoration` and `sweeps` are used by their names; the
-distances are here. `on_images` and `ablations`, which take trained networks, are imported by name.
+`classifier`, `inception`, `lpips`, `images`, `figures`, `quality`, `restoration` and `sweeps` are used by their names;
+the distances are here. `on_images` and `ablations`, which take trained networks, are imported by name.
 """
 
-from diffjax.evaluation import classifier, figures, images, inception, quality, restoration, sweeps
+from diffjax.evaluation import classifier, figures, images, inception, lpips, quality, restoration, sweeps
 from diffjax.evaluation.digits import class_accuracy, class_confidence, held_out_confidence
 from diffjax.evaluation.features import Extractor, Features, pixels
 from diffjax.evaluation.frechet import (
@@ -50,6 +50,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "load_statistics",
+    "lpips",
     "merge",
     "moments",
     "nearest",

@@ -12,9 +12,12 @@ class Figure(NamedTuple):
     """Its standard deviation over parts or subsets."""
     floor: float | None = None
     """What as many real images would get."""
+    error: float | None = None
+    """The standard error of a mean."""
 
     def __str__(self) -> str:
         spread = "" if self.std is None else f" ± {self.std:.2g}"
+        spread += "" if self.error is None else f" ± {self.error:.2g} (s.e.)"
         return f"{self.value:.4g}{spread}" + ("" if self.floor is None else f" (real: {self.floor:.4g})")
 
 

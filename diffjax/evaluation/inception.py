@@ -7,7 +7,6 @@ The weights are the user's to bring (`SOURCE`). They could not be had where this
 against the same architecture in PyTorch with random weights in a file of that layout, never with the real ones.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffjax.errors import UserError
+from diffjax.evaluation import weights
 from diffjax.evaluation.features import Extractor
 from diffjax.evaluation.resize import RESIZES
-from diffjax.interop import files
 
 SOURCE = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SIZE_IN_BYTES = 95_628_359
 TAPS = ("64", "192", "768", "2048")
 SIZE = 299
 _BATCH_NORM_EPSILON = 1e-3
@@ -193,7 +192,7 @@ def extractor(
 
     facts = {
         "extractor": f"FID Inception-v3 (2015-12-05), tap {tap}",
-        "weights": "standard" if check_hash else _sha256(path),
+        "weights": "standard" if check_hash else weights.sha256(path),
         "resize": f"{resize}, bilinear to {SIZE}",
     }
     return Extractor(int(tap), facts, function, batch_size=batch_size)
@@ -206,15 +205,8 @@ def load(path: Path, *, check_hash: bool = True) -> dict[str, Any]:
       UserError: no such file (says where to get it), another file than the standard one, or tensors that are missing,
         left over or of the wrong shape, by name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"no weights of FID's Inception at {path}: get them from {SOURCE} (95,628,359 bytes, sha256 {SHA256})"
-        )
-    if check_hash and (found := _sha256(path)) != SHA256:
-        raise UserError(f"{path} is not the file from {SOURCE}: its sha256 is {found}, must be {SHA256}")
-    state = files.state_dict(files.read(path), path)
-    return from_state(state, str(path))
+    published = weights.Published("FID's Inception", SOURCE, SIZE_IN_BYTES, SHA256)
+    return from_state(weights.read(path, published, check_hash=check_hash), str(path))
 
 
 def from_state(state: dict[str, np.ndarray], what: str) -> dict[str, Any]:
@@ -233,18 +225,7 @@ def from_state(state: dict[str, np.ndarray], what: str) -> dict[str, Any]:
     for path, shape in flat.items():
         expected |= _tensors(path, shape)
     state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
-    problems = {
-        "missing": [key for key in expected if key not in state],
-        "left over": [key for key in state if key not in expected],
-        "of the wrong shape": [
-            f"{key} is {list(state[key].shape)}, must be {list(shape)}"
-            for key, shape in expected.items()
-            if key in state and state[key].shape != shape
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems.items() if keys)
-        raise UserError(f"the tensors of {what} are not those of FID's Inception: {listed}")
+    weights.check_shapes(state, expected, what, "FID's Inception")
     return unflatten_dict({path: _param(path, state) for path in flat})
 
 
@@ -269,8 +250,3 @@ def _param(path: tuple[str, ...], state: dict[str, np.ndarray]) -> np.ndarray:
     kernel = state[f"{prefix}.conv.weight"]
     folded = kernel.transpose(2, 3, 1, 0) * scale if path[-1] == "kernel" else bias - mean * scale
     return folded.astype(kernel.dtype)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

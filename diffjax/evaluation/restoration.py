@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffjax.data import degradations
-from diffjax.evaluation import frechet, kernel
+from diffjax.evaluation import frechet, kernel, lpips
 from diffjax.evaluation.features import Extractor
 from diffjax.evaluation.figures import Figure
 
@@ -116,24 +116,34 @@ def _check(images: np.ndarray, truth: np.ndarray) -> None:
 class Measure:
     """The figures of restored images (uint8 `[H, W, C]` each), against the true ones, by name.
 
-    `psnr`, `ssim` and, of reductions, `consistency` are means over the images; `kernel` and `frechet` distances between
-    the two sets, or their tiles of one shape, Fréchet where these are more than the extractor has dimensions.
+    `psnr`, `ssim` and, of reductions, `consistency` are means over the images; so is `lpips`, with its standard error.
+    `kernel` and `frechet` are distances between the two sets, or their tiles of one shape, Fréchet where these are more
+    than the extractor has dimensions.
 
     Args:
       pairs: what is restored.
       extract: of the distances.
       shape: `(H, W, C)` of an image or a tile.
       luma_alone: whether PSNR and SSIM are of `luma`.
+      perceptual: LPIPS, if it is wanted.
     """
 
-    def __init__(self, pairs: list[Pair], extract: Extractor, shape: tuple[int, int, int], *, luma_alone: bool = False):
-        self._pairs, self._extract, self._shape = pairs, extract, shape
+    def __init__(
+        self,
+        pairs: list[Pair],
+        extract: Extractor,
+        shape: tuple[int, int, int],
+        *,
+        luma_alone: bool = False,
+        perceptual: lpips.Distance | None = None,
+    ):
+        self._pairs, self._extract, self._shape, self._perceptual = pairs, extract, shape, perceptual
         self._seen = luma if luma_alone else lambda images: images
         self._real = extract(self._tiles([pair.truth for pair in pairs])).features
 
     def __call__(self, images: list[np.ndarray]) -> dict[str, Figure]:
         """By name."""
-        near, similar, consistent = [], [], []
+        near, similar, consistent, apart = [], [], [], []
         for image, pair in zip(images, self._pairs, strict=True):
             a, b = self._seen(image[None]), self._seen(pair.truth[None])
             near += list(psnr(a, b))
@@ -142,8 +152,13 @@ class Measure:
             if pair.record is not None and pair.record.kind in degradations.REDUCTIONS:
                 smaller = partial(degradations.downsample, factor=pair.record.size, kind=pair.record.kind)
                 consistent += list(consistency(image[None], smaller(pair.truth)[None], smaller))
+            if self._perceptual:
+                apart += list(self._perceptual(image[None], pair.truth[None]))
         values = {"psnr": near, "ssim": similar, "consistency": consistent}
         found = {name: Figure(float(np.mean(v)), float(np.std(v))) for name, v in values.items() if v}
+        if apart:
+            error = float(np.std(apart, ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else None
+            found["lpips"] = Figure(float(np.mean(apart)), error=error)
         features = self._extract(self._tiles(images)).features
         if len(features) > 1:
             found["kernel"] = Figure(kernel.kernel_distance(features, self._real))

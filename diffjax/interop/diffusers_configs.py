@@ -213,6 +213,7 @@ def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -
         head_channels = max(attention_widths) // model.num_heads
     waves, hidden, embedded = model.time_channels or (model.channels, 4 * model.channels, 4 * model.channels)
     out_channels = model.out_channels or channels
+    halved = len(widths) - 1
     lacking = {
         f"num_heads={model.num_heads} at several widths": model.head_channels is None
         and model.num_heads > 1
@@ -223,6 +224,9 @@ def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -
         "class_embedding='block'": model.num_classes is not None and model.class_embedding == "block",
         f"time_channels={model.time_channels}": waves != model.channels or hidden != embedded,
         f"a condition image ({channels} channels in, {out_channels} out)": out_channels not in (channels, 2 * channels),
+        f"image size {image_size[0]}×{image_size[1]}, which is halved {halved} times": any(
+            size % 2**halved for size in image_size
+        ),
     }
     if any(lacking.values()):
         raise UserError(

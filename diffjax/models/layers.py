@@ -24,16 +24,16 @@ def conv3x3(
     *,
     dtype: Dtype,
     stride: int = 1,
-    padding: tuple[int, int] = (1, 1),
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
     init_scale: float = 1.0,
     name: str,
 ) -> nn.Conv:
-    """A 3×3 convolution; `padding` zeros are put before and after, in height and in width."""
+    """A 3×3 convolution; `padding` is how many zeros are put before and after, in height and in width."""
     return nn.Conv(
         channels,
         (3, 3),
         strides=stride,
-        padding=(padding, padding),
+        padding=padding,
         dtype=dtype,
         kernel_init=ddpm_init(init_scale),
         name=name,
@@ -58,13 +58,14 @@ def embed(label: jax.Array, num: int, features: int, *, dtype: Dtype, name: str)
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` → `[B, H/2, W/2, C]`: the mean of each 2×2 pixels."""
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+    """`[B, H, W, C]` → `[B, ⌈H/2⌉, ⌈W/2⌉, C]`: the mean of each 2×2 pixels, or of those of them that are there."""
+    odd = [(0, size % 2) for size in x.shape[1:3]]
+    return nn.avg_pool(jnp.pad(x, [(0, 0), *odd, (0, 0)], mode="edge"), (2, 2), strides=(2, 2))
 
 
-def double(x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` → `[B, 2H, 2W, C]`: each pixel four times."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
+def double(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """`[B, H, W, C]` → `[B, *size, C]`: each pixel four times, but for the last where `size` is odd."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -101,7 +102,7 @@ class ResBlock(nn.Module):
 
     The embedding is projected and added (DDPM), or, with `scale_shift`, is projected to a scale and a shift of the
     second norm's result, h·(1 + scale) + shift (FiLM; Nichol & Dhariwal 2021). `class_bias`, if it is a number of
-    classes, adds a vector for each label (abarankab). `resample`, `halve` or `double`, acts on both branches, in front
+    classes, adds a vector for each label (abarankab). `resample` (halves or doubles) acts on both branches, in front
     of the first convolution (guided diffusion).
     """
 
@@ -176,9 +177,10 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width by a convolution.
+    """Halves height and width by a convolution, an odd one to its ceiling.
 
-    `padding` zeros before and after: (0, 1) is TensorFlow's SAME for an even size (DDPM), (1, 1) is PyTorch's usual.
+    `padding` zeros before and after: (0, 1) is TensorFlow's SAME for an even size (DDPM), (1, 1) is PyTorch's usual. An
+    odd size has one more after it, so that a pixel looks at the same places whatever the size.
     """
 
     padding: tuple[int, int]
@@ -186,16 +188,19 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` → `[B, H/2, W/2, C]`."""
-        return conv3x3(x.shape[-1], dtype=self.dtype, stride=2, padding=self.padding, name="conv")(x)
+        """`[B, H, W, C]` → `[B, ⌈H/2⌉, ⌈W/2⌉, C]`."""
+        before, after = self.padding
+        padding = tuple((before, after + size % 2) for size in x.shape[1:3])
+        return conv3x3(x.shape[-1], dtype=self.dtype, stride=2, padding=padding, name="conv")(x)
 
 
 class Upsample(nn.Module):
-    """Doubles height and width, nearest neighbour, then a convolution."""
+    """Doubles height and width to `size`, nearest neighbour, then a convolution."""
 
+    size: tuple[int, int]
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` → `[B, 2H, 2W, C]`."""
-        return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(double(x))
+        """`[B, H, W, C]` → `[B, *size, C]`."""
+        return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(double(x, self.size))

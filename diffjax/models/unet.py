@@ -25,7 +25,8 @@ class UNet(nn.Module):
     """Predicts ε from x_t and t. With no arguments, DDPM's CIFAR-10 network: 35,746,307 parameters.
 
     Level i works at 1/2^i of the input's size with `channels * multipliers[i]` channels, in `num_res_blocks` blocks on
-    the way down and one more on the way up.
+    the way down and one more on the way up. Images may be of any size: an odd one is halved to its ceiling and doubled
+    back to what it was, and nothing is put around the image but the zeros of each convolution.
     """
 
     channels: int = 128
@@ -90,8 +91,8 @@ class UNet(nn.Module):
         has it. In training, pass `rngs={"dropout": key}` to `apply`.
 
         Raises:
-          ValueError: a field that cannot be; height or width that cannot be halved for each level after the first; a
-            label or an image that is missing, uncalled for, or of the wrong shape or range.
+          ValueError: a field that cannot be; a label or an image that is missing, uncalled for, or of the wrong shape
+            or range.
         """
         self._check(x, t, label, image)
         wide = jnp.promote_types(self.dtype, jnp.float32)
@@ -121,12 +122,15 @@ class UNet(nn.Module):
             attend = level in self.attention_levels if by_level else h.shape[1] in self.attention_resolutions
             return attention(name=f"{name}_attention")(h) if attend else h
 
-        def resample(h, how, name):
+        def halved(h, name):
             if self.resblock_updown:
-                return res_block(h.shape[-1], resample=how, name=name)(h, emb, label)
-            if how is layers.halve:
-                return layers.Downsample(self.downsample_padding, self.dtype, name=name)(h)
-            return layers.Upsample(self.dtype, name=name)(h)
+                return res_block(h.shape[-1], resample=layers.halve, name=name)(h, emb, label)
+            return layers.Downsample(self.downsample_padding, self.dtype, name=name)(h)
+
+        def doubled(h, size, name):
+            if self.resblock_updown:
+                return res_block(h.shape[-1], resample=partial(layers.double, size=size), name=name)(h, emb, label)
+            return layers.Upsample(size, self.dtype, name=name)(h)
 
         emb = self._embed(t, label, wide)
 
@@ -139,7 +143,7 @@ class UNet(nn.Module):
                 h = block(h, level, f"down_{level}_{i}")
                 skips.append(h)
             if level < last:
-                h = resample(h, layers.halve, f"down_{level}_downsample")
+                h = halved(h, f"down_{level}_downsample")
                 skips.append(h)
 
         h = res_block(h.shape[-1], name="middle_0")(h, emb, label)
@@ -151,7 +155,7 @@ class UNet(nn.Module):
             for i in range(self.num_res_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
             if level > 0:
-                h = resample(h, layers.double, f"up_{level}_upsample")
+                h = doubled(h, skips[-1].shape[1:3], f"up_{level}_upsample")
 
         h = nn.swish(norm(name="norm_out")(h))
         out_channels = self.out_channels or x.shape[-1]
@@ -168,7 +172,6 @@ class UNet(nn.Module):
         return emb
 
     def _check(self, x: jax.Array, t: jax.Array, label: jax.Array | None, image: jax.Array | None) -> None:
-        check_size(x.shape[1:3], len(self.multipliers))
         _check_choice("class_embedding", self.class_embedding, ("time", "block"))
         _check_choice("time_embedding", self.time_embedding, embeddings.ORDERS)
         _check_choice("downsample_padding", self.downsample_padding, ((0, 1), (1, 1)))
@@ -190,20 +193,6 @@ class UNet(nn.Module):
                 raise ValueError(
                     f"x has {given['x']} and image {given['image']} channels, but the parameters are for {known} in all"
                 )
-
-
-def check_size(size: tuple[int, int], num_levels: int) -> None:
-    """Whether a UNet with so many levels can take images of `size` (height, width).
-
-    Raises:
-      ValueError: if not.
-    """
-    factor = 2 ** (num_levels - 1)
-    if size[0] % factor or size[1] % factor:
-        raise ValueError(
-            f"image size {size[0]}×{size[1]} cannot be halved {num_levels - 1} times: it must be a multiple of "
-            f"{factor}, or config.model.multipliers shorter"
-        )
 
 
 def _check_choice(field: str, value: Any, allowed: tuple) -> None:

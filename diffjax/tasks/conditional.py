@@ -1,4 +1,4 @@
-"""What tasks with a condition image share: the network beside it, images of any size, and what is told of the noise."""
+"""What tasks with a condition image share: the network beside it, and what is told of the noise."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import guidance, losses, process, sampling
-from diffjax.models import UNet
+from diffjax import guidance, losses, models, process, sampling
 from diffjax.noise import initial_noise
 from diffjax.sampling import Clip, Predict
 from diffjax.schedules import NoiseSchedule
@@ -60,35 +59,14 @@ class Restoration(Protocol):
         """
 
     def restore(self, params: Any, how: Sampling, condition: jax.Array, keys: jax.Array) -> jax.Array:
-        """An image for each condition, both `[B, H, W, C]`; H and W may be any."""
+        """An image for each condition, both `[B, H, W, C]`; H and W may be any.
+
+        What becomes of a place depends a little on all the image, through the norms, and on its size where the network
+        attends by height (`attention_resolutions`).
+        """
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A UNet for images of any size: mirrored below and to the right up to a size it can halve, and cropped back.
-
-    x itself keeps its size, and so does its noise: that does not depend on the padding. What the network makes of an
-    image depends on the size where it attends by height (`attention_resolutions`), and a little through its norms.
-    """
-
-    model: UNet
-
-    def __call__(self, params: Any, image: jax.Array | None, x: jax.Array, t: jax.Array, **options: Any) -> jax.Array:
-        """The UNet's answer `[B, H, W, C]` at x and t, beside `image` `[B, H, W, Ci]`."""
-        if image is not None and image.shape[:-1] != x.shape[:-1]:
-            raise ValueError(f"a condition of shape {image.shape} cannot stand beside x of shape {x.shape}")
-        factor = 2 ** (len(self.model.multipliers) - 1)
-        beside = {} if image is None else {"image": pad(image, factor)}
-        answer = self.model.apply({"params": params}, pad(x, factor), t, **beside, **options)
-        return answer[:, : x.shape[1], : x.shape[2]]
-
-
-def pad(x: jax.Array, multiple: int) -> jax.Array:
-    """`[B, H, W, C]` mirrored below and to the right until `multiple` divides both sizes."""
-    return jnp.pad(x, [(0, 0), *((0, -size % multiple) for size in x.shape[1:3]), (0, 0)], mode="symmetric")
-
-
-def init(model: UNet, shape: tuple[int, int, int], key: jax.Array, *, beside: bool) -> Any:
+def init(model: models.UNet, shape: tuple[int, int, int], key: jax.Array, *, beside: bool) -> Any:
     """Fresh parameters for x of `shape` `(H, W, C)`, with a condition of the same shape beside it, or without."""
     x = jnp.zeros((1, *shape))
     return model.init(key, x, jnp.zeros(1, jnp.int32), **({"image": x} if beside else {}))["params"]
@@ -142,9 +120,9 @@ def denoising(
     return losses.distance(network(root * x0 + rest * noise, told * level.scale), noise, **objective)
 
 
-def predictor(model: UNet, params: Any, condition: jax.Array, how: Sampling, level: Level) -> Predict:
+def predictor(model: models.UNet, params: Any, condition: jax.Array, how: Sampling, level: Level) -> Predict:
     """The network beside `condition` `[B, H, W, C]` as samplers on `how.schedule` ask it."""
-    predict = jax.tree_util.Partial(Network(model), params, condition)
+    predict = models.predictor(model, params, image=condition)
     if level.told != "t":
         predict = guidance.scale_timesteps(predict, level.scale)
         predict = guidance.with_noise_level(predict, how.schedule, level.told)

@@ -31,17 +31,18 @@ class Deblurring:
     frozen: bool = False
     """Whether the predictor stays as it is."""
 
-    def init(self, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
-        """Fresh parameters of both."""
+    def init(self, image_shape: tuple[int, int, int], key: jax.Array, *, predictor: Any = None) -> Any:
+        """Fresh parameters of both, or of the denoiser beside those of a `predictor` that has been trained."""
         predictor_key, denoiser_key = jax.random.split(key)
+        if predictor is None:
+            predictor = conditional.init(self.predictor, image_shape, predictor_key, beside=False)
         return {
-            "predictor": conditional.init(self.predictor, image_shape, predictor_key, beside=False),
+            "predictor": predictor,
             "denoiser": conditional.init(self.denoiser, image_shape, denoiser_key, beside=True),
         }
 
     def loss(self, schedule: NoiseSchedule, *, train: bool = True, **objective: Any):
         """`conditional.denoising` of the residual, for `training.step`."""
-        network = conditional.Network(self.denoiser)
 
         def per_example(params, batch, t, keys, dropout_key):
             x, y = normalize(batch["image"]), normalize(batch["condition"])
@@ -52,7 +53,8 @@ class Deblurring:
             residual = x - (jax.lax.stop_gradient(guess) if self.frozen else guess)
 
             def ask(x, told):
-                return network(params["denoiser"], y, x, told, train=train, rngs={"dropout": denoiser_key})
+                rngs = {"dropout": denoiser_key}
+                return self.denoiser.apply({"params": params["denoiser"]}, x, told, image=y, train=train, rngs=rngs)
 
             return conditional.denoising(schedule, ask, residual, t, keys, self.level, **objective)
 

@@ -41,7 +41,7 @@ class Regression:
 
 def predict(model: UNet, params: Any, y: jax.Array, **options: Any) -> jax.Array:
     """y + UNet(y), `[B, H, W, C]`."""
-    return y + conditional.Network(model)(params, None, y, jnp.zeros(len(y), jnp.int32), **options)
+    return y + model.apply({"params": params}, y, jnp.zeros(len(y), jnp.int32), **options)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -33,13 +33,13 @@ class SuperResolution:
 
     def loss(self, schedule: NoiseSchedule, *, train: bool = True, **objective: Any):
         """`conditional.denoising` of `batch["image"]`, for `training.step`."""
-        network = conditional.Network(self.model)
 
         def per_example(params, batch, t, keys, dropout_key):
             x0, y = normalize(batch["image"]), normalize(batch["condition"])
 
             def ask(x, told):
-                return network(params, y, x, told, train=train, rngs={"dropout": dropout_key})
+                rngs = {"dropout": dropout_key}
+                return self.model.apply({"params": params}, x, told, image=y, train=train, rngs=rngs)
 
             return conditional.denoising(schedule, ask, x0, t, keys, self.level, **objective)
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 def decay_at(step: jax.Array, decay: float) -> jax.Array:
@@ -13,8 +12,11 @@ def decay_at(step: jax.Array, decay: float) -> jax.Array:
 
 
 def update(averages: dict[float, Any], params: Any, step: jax.Array) -> dict[float, Any]:
-    """EMA ← d·EMA + (1 - d)·parameters, with d = `decay_at(step, decay)`, for each average by its decay."""
-    return {
-        decay: optax.incremental_update(params, average, 1.0 - decay_at(step, decay))
-        for decay, average in averages.items()
-    }
+    """EMA ← EMA + (1 - d)·(parameters - EMA), with d = `decay_at(step, decay)`, for each average by its decay."""
+
+    def moved(average, decay):
+        weight = 1.0 - decay_at(step, decay)
+        # As a difference, so that parameters that stay as they are leave their average as it is, to the bit.
+        return jax.tree.map(lambda mean, new: mean + weight * (new - mean), average, params)
+
+    return {decay: moved(average, decay) for decay, average in averages.items()}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.tasks import generation
-from diffjax.training import draws, restoration, run_config, setup, state
+from diffjax.training import draws, restoration, run_config, setup, state, trained
 from diffjax.training.checkpoints import Checkpoints
 from diffjax.training.metrics import MetricWriter, check_wandb
 from diffjax.training.preemption import Preemption
@@ -51,13 +51,14 @@ def train(
     experiment = setup.experiment(config)
     objective = setup.objective(config, experiment)
     training = setup.training(config, experiment.image_shape, len(devices))
+    predictor = trained.predictor(config, experiment, workdir)
     check_wandb(config.train.wandb)
     per_dispatch = config.train.steps_per_dispatch
     with Preemption() as preemption, locked(workdir):
         if first:
             run_config.save(config, workdir)
         with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
-            current, position = _start(config, experiment, training, checkpoints)
+            current, position = _start(config, experiment, training, checkpoints, predictor)
             start = int(current.step)
             feed = _feed(config, training, position)
             train_step = make_train_step(
@@ -103,15 +104,20 @@ def train(
     return current
 
 
-def _start(config, experiment, training, checkpoints: Checkpoints) -> tuple[state.TrainState, dict | None]:
+def _start(config, experiment, training, checkpoints: Checkpoints, predictor) -> tuple[state.TrainState, dict | None]:
     """(state, data position) to begin with: fresh, or of the newest checkpoint."""
-    init = partial(setup.init, experiment)
     total = experiment.schedule.num_timesteps
     history = draws.empty_history(total) if config.train.timesteps == "importance" else None
-    create = partial(state.create, init, training.optimizer, ema_decays=tuple(config.train.ema_decays), history=history)
+
+    def create(key, predictor):
+        init = partial(setup.init, experiment, predictor=predictor)
+        decays = tuple(config.train.ema_decays)
+        return state.create(init, training.optimizer, key, ema_decays=decays, history=history)
+
     # One-off draws: on the CPU, optimizing the program takes longer than running it plain.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    fresh = replicate(jax.jit(create, compiler_options=options)(jax.random.key(config.seed)), jax.local_devices())
+    made = jax.jit(create, compiler_options=options)(jax.random.key(config.seed), predictor)
+    fresh = replicate(made, jax.local_devices())
     return (fresh, None) if checkpoints.latest_step is None else checkpoints.restore(fresh)
 
 

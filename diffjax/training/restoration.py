@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from diffjax import data, models, schedules, viz
 from diffjax.data import degradations
@@ -145,6 +146,14 @@ def objective(config: ml_collections.ConfigDict, experiment: "Experiment", weigh
             f"config.train.{field}: {options[field]!r} must be {wanted!r} for {name}, unless config.task.told is 't'"
         )
     return experiment.task.loss(experiment.schedule, train=train, **norm)
+
+
+def freeze(config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`optimizer`, which leaves a predictor alone that `config.task` has frozen: its weights do not decay either."""
+    if _name(config) != "deblurring" or not config.task.frozen:
+        return optimizer
+    parts = {"denoiser": optimizer, "predictor": optax.set_to_zero()}
+    return optax.partition(parts, {name: name for name in parts})
 
 
 def restorer(

@@ -13,7 +13,6 @@ import optax
 
 from diffjax import data, guidance, losses, models, samplers, schedules, timesteps
 from diffjax.errors import UserError, naming
-from diffjax.models.unet import check_size
 from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Steps
@@ -126,7 +125,6 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         raise UserError(f"config.data.image_shape: {image_shape} must be (height, width, channels)")
     with naming("config.model"):
         model = _model(config.model, image_shape[-1], learns_variance)
-        check_size(image_shape[:2], len(model.multipliers))
         task = restoration.task(config, model)
         init = partial(init_params, model) if task is None else task.init
         params_shape = jax.eval_shape(lambda: init(image_shape, jax.random.key(0)))
@@ -160,10 +158,11 @@ def check_variance(variance: str | None, learns_variance: bool, field: str = "co
         )
 
 
-def init(experiment: Experiment, key: jax.Array) -> Any:
-    """Fresh parameters of an experiment."""
+def init(experiment: Experiment, key: jax.Array, *, predictor: Any = None) -> Any:
+    """Fresh parameters of an experiment, but for a predictor's that has been trained (`trained.predictor`)."""
     if experiment.task is not None:
-        return experiment.task.init(experiment.image_shape, key)
+        given = {} if predictor is None else {"predictor": predictor}
+        return experiment.task.init(experiment.image_shape, key, **given)
     return init_params(experiment.model, experiment.image_shape, key)
 
 
@@ -270,7 +269,7 @@ def training(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], nu
             num_steps=config.train.steps,
         )
         optimizer = optimizers.optimizer(config.optimizer.name, rate, clip_norm=config.optimizer.clip_norm)
-    return Training(source, held_out, prepare, degrade, rate, optimizer)
+    return Training(source, held_out, prepare, degrade, rate, restoration.freeze(config, optimizer))
 
 
 def images(config: ml_collections.ConfigDict) -> tuple[data.Source, data.Source, data.Prepare]:

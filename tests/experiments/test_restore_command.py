@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,39 +10,55 @@ import pytest
 
 from diffjax import schedules
 from diffjax.data import degradations
+from diffjax.errors import UserError
 from diffjax.evaluation import restoration
-from diffjax.training import run_config, setup, state
+from diffjax.training import run_config, setup, state, ways
 from diffjax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def super_resolution(made_once):
-    """A workdir of a network that has not been trained."""
+def untrained(made_once):
+    """A function: (name, fields of configs/digits.py) → a workdir of a network that has not been trained."""
     spec = importlib.util.spec_from_file_location("digits_config", ROOT / "configs" / "digits.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update_from_flattened_dict({
-        "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
-        "task.name": "super_resolution", "data.degradation.kinds": ("bicubic",), "data.degradation.factor": 2,
-        "data.holdout": 0.2, "sample.steps": 3, "sample.sampler": "ddpm",
-    })  # fmt: skip
 
-    def make(path):
-        experiment = setup.experiment(config)
-        optimizer = setup.training(config, experiment.image_shape, 8).optimizer
-        run_config.save(config, path)
-        jax.config.update("jax_disable_most_optimizations", True)
-        fresh = jax.jit(
-            lambda key: state.create(lambda k: setup.init(experiment, k), optimizer, key, ema_decays=(0.995,))
-        )
-        with Checkpoints(path, keep=1) as checkpoints:
-            checkpoints.save(fresh(jax.random.key(0)), {})
-        jax.config.update("jax_disable_most_optimizations", False)
+    def of(name, **fields):
+        config = module.get_config()
+        config.update_from_flattened_dict({
+            "schedule.num_timesteps": 20, "model.channels": 8, "model.multipliers": (1,), "model.num_res_blocks": 1,
+            "task.name": "super_resolution", "data.degradation.kinds": ("bicubic",), "data.degradation.factor": 2,
+            "data.holdout": 0.2, "sample.steps": 3, "sample.sampler": "ddpm",
+        } | fields)  # fmt: skip
 
-    return made_once("super_resolution", make)
+        def make(path):
+            experiment = setup.experiment(config)
+            optimizer = setup.training(config, experiment.image_shape, 8).optimizer
+            run_config.save(config, path)
+            jax.config.update("jax_disable_most_optimizations", True)
+            fresh = jax.jit(
+                lambda key: state.create(lambda k: setup.init(experiment, k), optimizer, key, ema_decays=(0.995,))
+            )
+            with Checkpoints(path, keep=1) as checkpoints:
+                checkpoints.save(fresh(jax.random.key(0)), {})
+            jax.config.update("jax_disable_most_optimizations", False)
+
+        return made_once(name, make)
+
+    return of
+
+
+@pytest.fixture
+def super_resolution(untrained):
+    return untrained("super_resolution")
+
+
+@pytest.fixture
+def larger(untrained):
+    """What goes on from 8×8."""
+    return untrained("larger", **{"data.image_shape": (16, 16, 1), "data.fit": "resize"})
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -66,6 +83,57 @@ def test_a_row_for_each_way(super_resolution, command, tmp_path, capsys):
     assert "| psnr |" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_cascade(super_resolution, larger, command, tmp_path):
+    flags = ["--cascade", f"{larger},steps=2", "--sample", "steps=1", "--num", 3, "--out", tmp_path]
+    command("restore", "--workdir", super_resolution, *flags)
+    rows = {
+        row["protocol"]["samples"].split(" ")[0]: row
+        for row in json.loads((tmp_path / "restoration.json").read_text())["rows"]
+    }
+    assert list(rows) == ["input", "cascade", "steps=1"]
+    sampler = rows["cascade"]["protocol"]["sampler"]
+    assert re.search(r"steps 1; then \S+ \(step 0\): .*steps 2$", sampler)
+    assert np.load(tmp_path / "restored.npz")["arr_0"].shape == (3, 16, 16, 1)
+    # The input is made four times smaller, from the larger images.
+    _, held_out, prepare = setup.images(run_config.load(larger))
+    truth = np.stack([prepare(held_out[n]["image"]) for n in range(3)])
+    blurry = np.stack([degradations.apply(degradations.Degradation("bicubic", 4), image) for image in truth])
+    assert rows["input"]["figures"]["psnr"]["value"] == pytest.approx(restoration.psnr(blurry, truth).mean())
+    # The second stage is no bicubic enlargement.
+    assert rows["cascade"]["figures"]["psnr"] != rows["steps=1"]["figures"]["psnr"]
+
+
+def test_ways_in_turn_start_from_the_small_image():
+    seen = []
+
+    def restore(condition, keys):
+        seen.append((condition.shape, keys))
+        return condition
+
+    low, keys = np.zeros((2, 3, 5, 1), np.float32), jax.random.split(jax.random.key(0), 2)
+    stages = [ways.Way(restore, "a"), ways.Way(restore, "b")]
+    both, first = ways.in_turn(stages, [2, 4]), ways.in_turn(stages[:1], [2, 4])
+    assert both.restore(low, keys).shape == first.restore(low, keys).shape == (2, 24, 40, 1)
+    assert [shape for shape, _ in seen] == [(2, 6, 10, 1), (2, 24, 40, 1), (2, 6, 10, 1)]
+    # The first stage draws what it draws alone.
+    drawn = [jax.random.key_data(keys).tolist() for _, keys in seen]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert both.sampler == "a; then b"
+
+
+def test_stages_that_do_not_fit(super_resolution, command):
+    words = (
+        r"makes images \(8, 8, 1\), 2 times as large as its input; after images \(8, 8, 1\) that must be \(16, 16, 1"
+    )
+    with pytest.raises(SystemExit, match=f"--cascade .*{words}"):
+        command("restore", "--workdir", super_resolution, "--cascade", super_resolution)
+    network = ways.load(super_resolution)
+    network.config.data.degradation.kinds = ("gaussian",)
+    with pytest.raises(UserError, match="--workdir: a cascade is of super-resolution by one of"):
+        ways.stages(network, [str(super_resolution)])
+
+
 def test_candidates_end_where_they_say(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     restore = importlib.import_module("restore")
@@ -87,11 +155,12 @@ def test_candidates_end_where_they_say(monkeypatch):
     [
         (["--sample", "stepz=3"], "--sample stepz=3: 'stepz' is no field of config.sample; allowed are beta_end, "),
         (["--sample", "draws=0"], "draws=0 must be a whole number ≥ 1"),
-        (["--sample", "steps"], "--sample steps: must be FIELD=VALUE"),
+        (["--sample", "steps"], "--sample steps: must be NAME=VALUE"),
         (["--sample", "steps=0"], "config.sample.steps"),
         (["--data", "imagez=x"], "--data: 'imagez' is no field of config.data"),
         (["--num", 100_000], "--num=100000: there are 359 images"),
         (["--search", 1], "--search=1 must be ≥ 2"),
+        (["--lpips", "a.pth", "b.pth"], "no weights of torchvision's AlexNet at a.pth: get them from https"),
     ],
 )
 def test_bad_flags_are_one_line(super_resolution, command, flags, words):

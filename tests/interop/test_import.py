@@ -445,6 +445,7 @@ def test_there_and_back_bit_equal(name, tmp_path):
         ({"activate_embedding": False}, "activate_embedding"),
         ({"num_classes": 3, "class_embedding": "block"}, "class_embedding"),
         ({"multipliers": (2, 2)}, "multipliers"),
+        ({"multipliers": (1, 1, 1, 1, 1)}, "no image size 8×8, which is halved 4 times"),
     ],
 )
 def test_what_diffusers_lacks(change, message, tmp_path):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,11 +66,13 @@ def test_downsampling_pads_before_and_after(padding, expected):
 def test_halve_is_the_mean_of_what_double_repeats():
     x = jnp.arange(8.0).reshape(1, 2, 4, 1)
     assert layers.halve(x)[0, :, :, 0].tolist() == [[2.5, 4.5]]
-    assert layers.double(x)[0, :, :, 0].tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 2 + [[4, 4, 5, 5, 6, 6, 7, 7]] * 2
-    np.testing.assert_array_equal(layers.halve(layers.double(x)), x)
+    doubled = layers.double(x, (4, 8))
+    assert doubled[0, :, :, 0].tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 2 + [[4, 4, 5, 5, 6, 6, 7, 7]] * 2
+    np.testing.assert_array_equal(layers.halve(doubled), x)
+    np.testing.assert_array_equal(layers.halve(layers.double(x, (3, 7))), x)
 
 
-@pytest.mark.parametrize("resample", [layers.halve, layers.double])
+@pytest.mark.parametrize("resample", [layers.halve, partial(layers.double, size=(8, 8))])
 def test_resampling_acts_on_both_branches_before_the_convolutions(resample):
     x, emb = normal(0, (1, 4, 4, 4)), normal(1, (1, 6))
     model = block(resample=resample)

@@ -335,7 +335,6 @@ def test_predictor_holds_a_condition():
 @pytest.mark.parametrize(
     ("options", "size", "words"),
     [
-        ({"multipliers": (1, 1, 1)}, 6, "image size 6×6 cannot be halved 2 times.*multiple of 4"),
         ({"groups": 3}, 8, r"groups=3 does not divide 8 channels \(config.model.groups\)"),
         ({"num_heads": 3}, 8, r"num_heads=3 does not divide 16 channels \(config.model.num_heads\)"),
         ({"time_embedding": "sin"}, 8, r"time_embedding: 'sin' is not one of 'sin_cos', 'cos_sin' \(config.model.time"),

@@ -30,8 +30,6 @@ TINY = dj.models.UNet(
 class Toy:
     """A network of two numbers, which looks at each pixel alone and at the level."""
 
-    multipliers = (1,)
-
     def init(self, key, x, t, image=None):
         return {"params": {"x": jnp.float32(0.7), "image": jnp.float32(0.2)}}
 
@@ -136,8 +134,6 @@ def test_the_residual_of_no_predictor_is_plain_conditional_diffusion():
     class Nothing:
         """y + UNet(y) = 0."""
 
-        multipliers = (1,)
-
         def apply(self, variables, x, t, **_):
             return -x
 
@@ -192,47 +188,6 @@ def test_regression_is_the_distance_from_the_image():
     np.testing.assert_allclose(loss, np.abs(x - y).mean((1, 2, 3)), rtol=1e-3)
 
 
-class Pointwise:
-    """A network that looks at each pixel alone, and can halve its image three times."""
-
-    multipliers = (1, 1, 1, 1)
-
-    def apply(self, variables, x, t, image, **_):
-        assert x.shape[1] % 8 == x.shape[2] % 8 == 0
-        return variables["params"] * x + jnp.sin(3 * image)
-
-    __hash__ = object.__hash__
-
-
-def test_padding_is_cut_off_and_draws_no_noise():
-    """Of pixels that know no neighbours: a whole image, and the same with more rows, agree where they overlap."""
-    grid = dj.timesteps.trailing(20, 4)
-    how = Sampling(SCHEDULE, dj.samplers.ddim(SCHEDULE, grid, eta=0.0))
-    y = jax.random.uniform(jax.random.key(0), (2, 13, 21, 3))
-    predict = conditional.predictor(Pointwise(), jnp.float32(0.3), y, how, Level())
-    x = jax.random.normal(jax.random.key(1), y.shape)
-    whole = dj.sample(how.steps, predict, x)
-    assert whole.shape == y.shape
-    more = [jnp.pad(part, ((0, 0), (0, 11), (0, 3), (0, 0)), mode="symmetric") for part in (x, y)]
-    predict = conditional.predictor(Pointwise(), jnp.float32(0.3), more[1], how, Level())
-    np.testing.assert_allclose(dj.sample(how.steps, predict, more[0])[:, :13, :21], whole, rtol=1e-5, atol=1e-6)
-
-
-def test_whole_images_know_no_place():
-    """A UNet without attention: an image that it can halve is not padded; one that it cannot is as its padded self."""
-    task = SuperResolution(TINY, Level())
-    params = random_params(task)
-    network = jax.jit(conditional.Network(TINY))
-    x, y = (jax.random.normal(jax.random.key(n), (1, 10, 12, 1)) for n in range(2))
-    t = jnp.full(1, 500.0)
-    np.testing.assert_allclose(
-        network(params, y, x, t), TINY.apply({"params": params}, x, t, image=y), rtol=1e-5, atol=1e-5
-    )
-    odd = network(params, y[:, :9, :11], x[:, :9, :11], t)
-    padded = network(params, *(conditional.pad(part[:, :9, :11], 2) for part in (y, x)), t)
-    np.testing.assert_allclose(odd, padded[:, :9, :11], rtol=1e-5, atol=1e-5)
-
-
 def test_averaging_lowers_the_error_as_the_number_of_draws():
     """Of x ~ N(m, s²) given y the mean of N samples is off by s²/N from m; so is its squared error."""
     mean, std = 0.3, 0.5
@@ -282,9 +237,9 @@ def test_a_cascade_hands_on_what_it_makes():
 
 
 def test_a_condition_of_another_size():
-    task = SuperResolution(TOY, Level())
+    task = SuperResolution(TINY, Level())
     examples = batch() | {"condition": batch(shape=(4, 4, 1))["condition"]}
-    with pytest.raises(ValueError, match=r"a condition of shape \(4, 4, 4, 1\) cannot stand beside x of shape"):
+    with pytest.raises(ValueError, match=r"image has the shape \(4, 4, 4, 1\); all but its channels must be as in x"):
         task.loss(SCHEDULE)(random_params(task), examples, jnp.arange(4), dj.sample_keys(0, 0, 4), jax.random.key(0))
 
 

@@ -28,7 +28,6 @@ GUIDED = {"model__num_classes": 10, "train__label_dropout": 0.1}
         ({"sample__steps": 21}, "config.sample.steps: num_steps=21 is out of range: allowed is 1 … 20"),
         ({"sample__eta": 2.0}, "config.sample: eta=2.0"),
         ({"sample__variance": "learned"}, "config.sample: variance='learned' means nothing to 'ddim'"),
-        ({"model__multipliers": (1, 1, 1, 1, 1)}, "config.model: image size 8×8 cannot be halved 4 times"),
         ({"model__groups": 5}, "config.model: groups=5 does not divide 8 channels"),
         ({"data__source": "cats"}, "config.data: source='cats' is not one of 'digits'"),
         ({"data__image_shape": (16, 16, 1)}, r"config.data: with fit='exact', an image of shape \(8, 8, 1\) cannot be image_shape=\(16, 16, 1\)"),
