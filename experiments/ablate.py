@@ -130,7 +130,7 @@ def _plots(
         paths.append(viz.labelled_rows(out / "images.png", images))
     if len(rows) < 2 or not names:
         return paths
-    across = next(iter(rows[0][0].labels))
+    across, *others = rows[0][0].labels
     columns = list(dict.fromkeys(cell.labels[across] for cell, _ in rows))
     lines: dict[str, dict[str, dict]] = {}
     for cell, figures in rows:
@@ -143,7 +143,7 @@ def _plots(
             xs = [figures["calls"] if by_calls else _number(label) for label, figures in cells.items()]
             series[line] = xs, [figures[name] for figures in cells.values()]
         x = "network calls" if by_calls else across
-        paths.append(viz.curves(out / f"curves_{name}.png", series, x=x, y=name))
+        paths.append(viz.curves(out / f"curves_{name}.png", series, x=x, y=name, names=" · ".join(others)))
     if len(lines) > 1:
         values = [[cells.get(column, {}).get(names[0], np.nan) for column in columns] for cells in lines.values()]
         title = f"{names[0]} over {across}"

@@ -15,8 +15,18 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.viz.pixels import grid, whole
 
 
-def curves(path: str | os.PathLike, series: Mapping[str, tuple[Sequence, Sequence[float]]], *, x: str, y: str) -> Path:
-    """A line for each name, (x, y) points of it, both axes logarithmic where all is above 0; x may be names."""
+def curves(
+    path: str | os.PathLike,
+    series: Mapping[str, tuple[Sequence, Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    names: str | None = None,
+) -> Path:
+    """A line for each name, (x, y) points of it, both axes logarithmic where all is above 0; x may be names.
+
+    `x`, `y` and `names` say what these are.
+    """
     figure = _figure(6.4, 4.4)
     axes = figure.add_subplot(xlabel=x, ylabel=y)
     numbers = all(isinstance(value, (int, float)) for xs, _ in series.values() for value in xs)
@@ -31,7 +41,7 @@ def curves(path: str | os.PathLike, series: Mapping[str, tuple[Sequence, Sequenc
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if any(series):  # one without a name needs no legend
-        axes.legend()
+        axes.legend(title=names)
     return _save_figure(figure, path)
 
 
