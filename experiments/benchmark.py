@@ -64,7 +64,7 @@ def main() -> None:
             parser.error(f"--{flag.replace('_', '-')}={getattr(args, flag)} must be ≥ 1")
     if args.device:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(args.device, args.device))
-    launch.start()
+    launch.start(batch_size=args.batch)
     of = subject.load(args.model, args.batch, args.dtype)
     devices = f"{jax.device_count()} × {of.device.device_kind} ({of.device.platform})"
     setting = f"{devices}, JAX {jax.__version__}, {args.model}, batch {of.batch}, {args.dtype}, {args.repeats} turns"
