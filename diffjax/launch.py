@@ -21,8 +21,9 @@ _HEARTBEAT_SECONDS = 30
 _SHUTDOWN_SECONDS = 24 * 3600
 # Each CPU device holds parameters and optimizer; beyond so many, one operation is spread over the other cores.
 _MOST_CPU_DEVICES = 8
-# How long CPU devices wait for one another. XLA gives up after 40 seconds, which a core that is shared may well lag.
-_CPU_WAIT_SECONDS = 24 * 3600
+# How long CPU devices wait for one another: XLA ends the process after a minute, by which a core that other work shares
+# may well lag in a large step.
+_CPU_WAIT = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
 def start(
@@ -157,10 +158,8 @@ def use_cores(batch_size: int | None = None) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
     jax.config.update("jax_num_cpu_devices", max(n for n in counts if (batch_size or 0) % n == 0))
-    for name in ("xla_cpu_collective_call_terminate_timeout_seconds", "xla_cpu_collective_timeout_seconds"):
-        if name not in flags:
-            flags += f" --{name}={_CPU_WAIT_SECONDS}"
-    os.environ["XLA_FLAGS"] = flags.strip()
+    if _CPU_WAIT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_WAIT}={24 * 3600}".strip()
 
 
 def _cpu() -> str:

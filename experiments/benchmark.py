@@ -5,13 +5,13 @@ python experiments/benchmark.py [--model digits] [--rows call sample train] [--r
   ceiling   a large matrix product and a copy of memory, over PyTorch's
   cost      FLOPs and bytes of a network call, counted by hand, over XLA's own count
   call      one network call, over PyTorch's, and over the matrix product of as many FLOPs
-  sample    a 20-step DDIM sample (η = 0), over 20 single calls, and over diffusers' scheduler and network
+  sample    a DDIM sample (η = 0, 20 --steps), over as many single calls, and over diffusers' scheduler and network
   train     a training step (Adam, clipped gradient, EMA), over PyTorch's, and over the product of as many FLOPs
   scan      1000 DDIM steps through a network that costs nothing, 64 images of 32×32×3: the loop's own time
   pipeline  images read (those of other configs than the digits' are random bytes), over images trained on
   bf16      one network call in bfloat16, over float32, with its error
   memory    what a gradient holds for each image, and its time, with `remat` over without
-  compile   the programs of the training step and of a 20-step sampler: from the cache on disk, over anew
+  compile   the programs of the training step and of the sampler: from the cache on disk, over anew
   start     from process start to 64 samples of the digits (DDIM, 50 steps): with programs in the cache, over without
 
 A ratio is what the other takes over what is measured: above 1, the first is the faster or the smaller. It is the median
@@ -54,12 +54,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="images at once (default: the config's; 8 of cifar10's on a CPU)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network")
     parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: what JAX finds")
+    parser.add_argument("--steps", type=int, default=20, help="of the sampler")
     parser.add_argument("--steps-per-dispatch", type=int, default=1, help="in the row 'train'")
     parser.add_argument("--torch-compile", action="store_true", help="PyTorch's network goes through torch.compile")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
-    for flag in ("repeats", "batch", "steps_per_dispatch"):
+    for flag in ("repeats", "batch", "steps", "steps_per_dispatch"):
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             parser.error(f"--{flag.replace('_', '-')}={getattr(args, flag)} must be ≥ 1")
     if args.device:

@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from benchmarks import turns
-from benchmarks.networks import STEPS
 from benchmarks.subject import Subject
 from benchmarks.turns import Row
 from jax.experimental.compilation_cache import compilation_cache
@@ -45,11 +44,13 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """Tracing, lowering and compiling, with a cache that has the program and with one that has not."""
     step, state, batches = of.training()
-    table = dj.samplers.ddim(of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, STEPS))
+    table = dj.samplers.ddim(
+        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
+    )
     sampler = partial(dj.sample, clip=generation.CLIP)
     for name, function, inputs in (
         ("training step", step, (state, batches)),
-        (f"{STEPS}-step sampler", sampler, (table, of.predict(), of.x)),
+        (f"{args.steps}-step sampler", sampler, (table, of.predict(), of.x)),
     ):
         times = {"cold": [], "warm": []}
         for _ in range(args.repeats):

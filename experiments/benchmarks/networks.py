@@ -17,8 +17,6 @@ from diffjax import data
 from diffjax.tasks import generation
 from diffjax.training import setup
 
-STEPS = 20
-
 
 def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """One call."""
@@ -41,21 +39,23 @@ def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """A DDIM sample."""
     x, t, predict = of.x, of.t, of.predict()
-    steps = dj.samplers.ddim(of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, STEPS))
+    steps = dj.samplers.ddim(
+        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
+    )
     ask = jax.jit(lambda predict, x, t: predict(x, t))
 
     def calls():
-        for _ in range(STEPS):
+        for _ in range(args.steps):
             ask(predict, x, t).block_until_ready()
 
     functions = {"ours": lambda: dj.sample(steps, predict, x, clip=generation.CLIP), "calls": calls}
     note = ""
     if theirs := _pytorch(of, args):
-        functions["torch"] = theirs.ddim(np.asarray(x), STEPS)
+        functions["torch"] = theirs.ddim(np.asarray(x), args.steps)
         note = f", relative difference {_error(theirs.to_numpy(functions['torch']()), functions['ours']()):.0e}"
     times = turns.take(functions, args.repeats)
-    measured = f"{STEPS}-step sample, {of.name}, batch {of.batch}"
-    yield Row(measured, f"{STEPS} single calls", times["ours"], times["calls"])
+    measured = f"{args.steps}-step sample, {of.name}, batch {of.batch}"
+    yield Row(measured, f"{args.steps} single calls", times["ours"], times["calls"])
     if theirs:
         yield Row(measured, f"{theirs.name}{note}", times["ours"], times["torch"])
 

@@ -55,7 +55,7 @@ def test_rows_without_pytorch(benchmarks, command, capsys, monkeypatch):
     assert train.startswith("| training step, 0.231M UNet, batch 8 | a matrix product of as many FLOPs | ")
 
 
-@pytest.mark.parametrize("flag", ["--repeats", "--batch", "--steps-per-dispatch"])
+@pytest.mark.parametrize("flag", ["--repeats", "--batch", "--steps", "--steps-per-dispatch"])
 def test_refuses_no_turns_and_no_images(command, capsys, flag):
     with pytest.raises(SystemExit):
         command("benchmark", flag, 0)
