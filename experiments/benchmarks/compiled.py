@@ -47,17 +47,20 @@ def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     table = dj.samplers.ddim(
         of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
     )
-    sampler = partial(dj.sample, clip=generation.CLIP)
+
+    def sampler(predict, x):
+        return dj.sample(table, predict, x, clip=generation.CLIP)
+
     for name, function, inputs in (
         ("training step", step, (state, batches)),
-        (f"{args.steps}-step sampler", sampler, (table, of.predict(), of.x)),
+        (f"{args.steps}-step sampler", sampler, (of.predict(), of.x)),
     ):
         times = {"cold": [], "warm": []}
         for _ in range(args.repeats):
             with _empty_cache():
                 for record in times.values():
                     jax.clear_caches()
-                    record.append(turns.seconds(lambda: jax.jit(function).lower(*inputs).compile() and None))  # noqa: B023
+                    record.append(turns.seconds(lambda: jax.jit(function).lower(*inputs).compile()))  # noqa: B023
         yield Row(f"{name}, {of.name}: compiled, cached on disk", "not cached", times["warm"], times["cold"])
 
 
@@ -74,7 +77,7 @@ def start(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)
             run = partial(subprocess.run, command, env=environment, check=True, capture_output=True)
             for record in times.values():
-                record.append(turns.seconds(lambda: run() and None))  # noqa: B023
+                record.append(turns.seconds(run))
     yield Row("64 digits from process start, programs cached", "not cached", times["warm"], times["cold"])
 
 
