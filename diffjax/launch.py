@@ -19,6 +19,11 @@ from diffjax.errors import UserError
 _HEARTBEAT_SECONDS = 30
 # How long a process that is done waits for one that is still drawing pictures: a dead one is noticed anyway.
 _SHUTDOWN_SECONDS = 24 * 3600
+# Each CPU device holds parameters and optimizer; beyond so many, one operation is spread over the other cores.
+_MOST_CPU_DEVICES = 8
+# How long CPU devices wait for one another: XLA ends the process after a minute, by which a core that other work shares
+# may well lag in a large step.
+_CPU_WAIT = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
 def start(
@@ -27,8 +32,9 @@ def start(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    batch_size: int | None = None,
 ) -> None:
-    """Turns the compilation cache on; with `distributed`, joins the other processes of the run.
+    """Turns the compilation cache on; with `distributed`, joins the other processes of the run, else takes every core.
 
     Args:
       distributed: whether this is one of several processes. On TPU pods, under SLURM, Open MPI and Kubernetes JAX
@@ -36,6 +42,7 @@ def start(
       coordinator: "HOST:PORT" of process 0, elsewhere.
       num_processes: how many there are, elsewhere.
       process_id: which this one is, from 0, elsewhere.
+      batch_size: what the devices must divide (`use_cores`).
 
     Raises:
       UserError: no such cluster, flags that do not go together, or the others do not come.
@@ -55,6 +62,7 @@ def start(
             raise UserError(f"--coordinator={coordinator!r} must be HOST:PORT")
         distributed = True
     if not distributed:
+        use_cores(batch_size)
         return
     try:
         jax.distributed.initialize(
@@ -136,6 +144,22 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def use_cores(batch_size: int | None = None) -> None:
+    """One CPU device a core: the examples of a batch spread over cores better than each operation does.
+
+    As many as divide `batch_size` (None: all), and no more than 8. A number that is set already, by
+    `JAX_NUM_CPU_DEVICES` or in `XLA_FLAGS`, stays.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.config.jax_num_cpu_devices >= 0 or "xla_force_host_platform_device_count" in flags:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+    jax.config.update("jax_num_cpu_devices", max(n for n in counts if (batch_size or 0) % n == 0))
+    if _CPU_WAIT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_WAIT}={24 * 3600}".strip()
 
 
 def _cpu() -> str:

@@ -82,7 +82,7 @@ def main() -> None:
     launch.add_flags(parser)
     args = parser.parse_args()
     with launch.reporting():
-        launch.start(**launch.processes(args))
+        launch.start(**launch.processes(args), batch_size=min(args.batch_size, args.num))
         run(args)
 
 

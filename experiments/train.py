@@ -34,13 +34,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     with launch.reporting():
+        config, workdir = CONFIG.value, WORKDIR.value
         launch.start(
             distributed=DISTRIBUTED.value,
             coordinator=COORDINATOR.value,
             num_processes=NUM_PROCESSES.value,
             process_id=PROCESS_ID.value,
+            batch_size=config.train.batch_size // max(1, config.train.accumulate),
         )
-        config, workdir = CONFIG.value, WORKDIR.value
         state = train(config, workdir, profile=PROFILE.value)
         if jax.process_index() != 0:
             return

@@ -1,4 +1,5 @@
 import argparse
+import os
 import stat
 import warnings
 
@@ -49,6 +50,28 @@ def test_a_cache_that_cannot_be_made_is_only_warned_of(no_cache, monkeypatch, tm
     with pytest.warns(UserWarning, match="no compilation cache: cannot write .*: Not a directory"):
         launch.use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "devices"), [(2, 64, 2), (6, 64, 4), (6, None, 6), (2, 7, 1), (64, 128, 8), (1, 64, 1)]
+)
+def test_a_cpu_device_for_each_core_that_the_batch_can_use(monkeypatch, cores, batch_size, devices):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    set_to = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    launch.use_cores(batch_size)
+    assert set_to == {"jax_num_cpu_devices": devices}
+    # XLA's own limit would end a run whose cores are shared.
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_collective_call_terminate_timeout_seconds=86400"
+
+
+def test_a_number_of_cpu_devices_that_is_set_stays(monkeypatch):
+    before = os.environ["XLA_FLAGS"]
+    assert "xla_force_host_platform_device_count=8" in before
+    monkeypatch.setattr(jax.config, "update", None)
+    launch.use_cores(64)
+    assert os.environ["XLA_FLAGS"] == before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import losses, samplers, sampling, timesteps, viz
+from diffjax import devices, losses, samplers, sampling, timesteps, viz
 from diffjax.models import NO_LABEL, UNet
 from diffjax.noise import initial_noise, sample_keys
 from diffjax.schedules import NoiseSchedule
@@ -115,7 +115,9 @@ def write_pictures(
     total = schedule.num_timesteps
     ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
     ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    keys = sample_keys(seed=0, start=0, count=ROWS * columns)
+    count = ROWS * columns
+    predict = devices.everywhere(sampling.as_pytree(predict), count)
+    keys = devices.split(sample_keys(seed=0, start=0, count=count), count)
     noise = initial_noise(keys, shape)
 
     frames = sampling.sample_trajectory(

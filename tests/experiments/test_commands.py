@@ -159,23 +159,6 @@ def test_likelihood(workdir, command, capsys):
     assert other["bound"] != again["bound"]
 
 
-def test_benchmark(command, capsys, tmp_path):
-    command("benchmark", "--rows", "scan", "--repeats", 3, "--json", tmp_path / "figures.json")
-    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert row["row"] == "scan"
-    assert len(row["times"]) == len(row["others"]) == 3
-    assert min(row["times"] + row["others"]) > 0
-    assert row["ratio"] == pytest.approx(np.median(np.divide(row["times"], row["others"])))
-    assert f"| {row['ratio']:.3f} | {np.median(row['times']):.3g} (" in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_benchmark_of_the_pipeline(command, capsys, tmp_path):
-    command("benchmark", "--rows", "digits", "--repeats", 1, "--json", tmp_path / "figures.json")
-    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert row["measured"] == "1000 images of digits, read"
-    assert 0 < row["ratio"] < 1  # 0.05 on an idle machine
-
-
 @pytest.mark.parametrize(
     ("script", "flags", "words"),
     [
@@ -214,13 +197,6 @@ def test_bad_flags_are_one_line(workdir, command, capsys, script, flags, words):
     by_argparse = caught.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:] if by_argparse else caught.value.code.splitlines()
     assert re.search(words, line)
-
-
-@pytest.mark.parametrize("flag", ["--repeats", "--batch"])
-def test_benchmark_refuses_no_turns_and_no_images(command, capsys, flag):
-    with pytest.raises(SystemExit):
-        command("benchmark", flag, 0)
-    assert f"{flag}=0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

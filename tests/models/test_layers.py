@@ -42,6 +42,28 @@ def test_group_norm_normalises_each_group():
     np.testing.assert_allclose(jnp.var(y, (1, 3)), 1, rtol=1e-4)
 
 
+def test_group_norm_in_float64_is_the_formula_with_its_gradients(x64):
+    x = 3 + normal(0, (2, 4, 6, 8), jnp.float64)
+    params = {"norm": {"scale": 1 + normal(1, (8,), jnp.float64), "bias": normal(2, (8,), jnp.float64)}}
+    weights = normal(3, x.shape, jnp.float64)
+
+    def formula(params, x):
+        groups = x.reshape(2, 24, 4, 2)
+        deviation = groups - jnp.mean(groups, (1, 3), keepdims=True)
+        h = (deviation / jnp.sqrt(jnp.mean(deviation**2, (1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
+        return h * params["norm"]["scale"] + params["norm"]["bias"]
+
+    def ours(params, x):
+        return layers.GroupNorm(4, dtype=jnp.float64).apply({"params": params}, x)
+
+    np.testing.assert_allclose(ours(params, x), formula(params, x), atol=1e-12)
+    found, expected = (
+        jax.grad(lambda *inputs, norm=norm: jnp.sum(weights * norm(*inputs)), argnums=(0, 1))(params, x)
+        for norm in (ours, formula)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), found, expected)
+
+
 def test_group_norm_adds_epsilon_to_the_variance():
     x = normal(0, (1, 6, 6, 2))
     norm = layers.GroupNorm(1, epsilon=3.0)

@@ -9,7 +9,7 @@ import pytest
 
 from diffjax import data, models, schedules
 from diffjax.tasks import generation
-from diffjax.training import draws, ema, reports, setup, state
+from diffjax.training import draws, ema, optimizers, reports, setup, state
 from diffjax.training.step import NUM_BUCKETS, check_batch_size, make_train_step, put_batches, put_resident, replicate
 
 MODEL = models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
@@ -228,6 +228,7 @@ def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(accumulate):
         current = start(optimizer, 2, timesteps=timesteps)
         program = jax.jit(train_step).lower(current, put_batches(images(1), devices)).compile().as_text()
         assert not re.findall(r"= .*\b(?:all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", program)
+        assert not re.findall(r"\b(?:infeed|outfeed|send|recv)\(|callback", program)
         (result,) = re.findall(r"= (.*)\ball-reduce(?:-start)?\(", program)
         sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in re.findall(r"f32\[([\d,]*)\]", result)]
         assert sum(sizes) == 4 * 3 + 3 + BATCH
@@ -246,6 +247,22 @@ def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             train_step(current, jax.tree.map(np.zeros_like, batch))
     assert np.isfinite(metrics["loss"]).all()
+
+
+def test_one_program_for_every_learning_rate_of_a_run(count_compilations):
+    rates = optimizers.learning_rate(0.1, warmup_steps=2, decay="cosine", num_steps=6)
+    optimizer, devices = optimizers.optimizer("adam", rates, clip_norm=1.0), jax.devices()[:2]
+    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+    current, batches = start(optimizer, 2), [put_batches([batch], devices) for batch in images(6)]
+    seen = [np.asarray(current.params["w"])]
+    for n, batch in enumerate(batches):
+        current, _ = train_step(current, batch)
+        seen.append(np.asarray(current.params["w"]))
+        assert count_compilations() == 0 or n == 0
+    moved = np.abs(np.diff(seen, axis=0)).max(axis=(1, 2))
+    # Adam's first moves are of the rate's own size: none, half of it, all of it; the last are small again.
+    assert moved[0] == 0
+    assert moved[5] < moved[1] < moved[2]
 
 
 def test_state_is_consumed():

@@ -1,0 +1,99 @@
+"""Rows about programs: what they hold, how long they take to make, how soon the first one runs."""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from benchmarks import turns
+from benchmarks.subject import Subject
+from benchmarks.turns import Row
+from jax.experimental.compilation_cache import compilation_cache
+
+import diffjax as dj
+from diffjax.tasks import generation
+
+_EXPERIMENTS = Path(__file__).parents[1]
+
+
+def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """The gradient of a batch on one device, with each block computed anew or not."""
+    x, t = jax.device_put((of.x, of.t), of.device)
+    params = jax.device_put(of.params, of.device)
+
+    def gradient(remat, params, x, t):
+        model = of.experiment.model.clone(remat=remat)
+        rngs = {"dropout": jax.random.key(0)}
+        return jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x, t, train=True, rngs=rngs) ** 2))(params)
+
+    programs = {remat: jax.jit(partial(gradient, remat)).lower(params, x, t).compile() for remat in (True, False)}
+    held = {remat: [p.memory_analysis().temp_size_in_bytes / of.batch / 2**20] for remat, p in programs.items()}
+    times = turns.take({remat: partial(program, params, x, t) for remat, program in programs.items()}, args.repeats)
+    what = f"gradient with remat, {of.name}, batch {of.batch}"
+    yield Row(f"{what}: memory an image", "without", held[True], held[False], "MiB")
+    yield Row(f"{what}: time", "without", times[True], times[False])
+
+
+def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """Tracing, lowering and compiling, with a cache that has the program and with one that has not."""
+    step, state, batches = of.training()
+    table = dj.samplers.ddim(
+        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
+    )
+
+    def sampler(predict, x):
+        return dj.sample(table, predict, x, clip=generation.CLIP)
+
+    for name, function, inputs in (
+        ("training step", step, (state, batches)),
+        (f"{args.steps}-step sampler", sampler, (of.predict(), of.x)),
+    ):
+        times = {"cold": [], "warm": []}
+        for _ in range(args.repeats):
+            with _empty_cache():
+                for record in times.values():
+                    jax.clear_caches()
+                    record.append(turns.seconds(lambda: jax.jit(function).lower(*inputs).compile()))  # noqa: B023
+        yield Row(f"{name}, {of.name}: compiled, cached on disk", "not cached", times["warm"], times["cold"])
+
+
+def start(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """`sample.py` for 64 digits, from the start of its process to its end."""
+    times = {"cold": [], "warm": []}
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [
+                sys.executable, _EXPERIMENTS / "sample.py", "--weights", _EXPERIMENTS / "pretrained" / "digits",
+                "--sampler", "ddim", "--steps", "50", "--num", "64", "--out", Path(folder) / "samples",
+            ]  # fmt: skip
+            environment = os.environ | {"DIFFJAX_CACHE": folder}
+            environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+            run = partial(subprocess.run, command, env=environment, check=True, capture_output=True)
+            for record in times.values():
+                record.append(turns.seconds(run))
+    yield Row("64 digits from process start, programs cached", "not cached", times["warm"], times["cold"])
+
+
+@contextlib.contextmanager
+def _empty_cache():
+    """A compilation cache of its own, that keeps everything."""
+    options = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        options["jax_compilation_cache_dir"] = folder
+        before = {name: getattr(jax.config, name) for name in options}
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()

@@ -1,0 +1,142 @@
+"""Rows of a whole network: a call, a sample, a training step."""
+
+import argparse
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from benchmarks import costs, kernels, turns
+from benchmarks.subject import Subject
+from benchmarks.turns import Row
+
+import diffjax as dj
+from diffjax import data
+from diffjax.tasks import generation
+from diffjax.training import setup
+
+
+def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """One call."""
+    x, t, predict = of.x, of.t, of.predict()
+    ask = jax.jit(lambda predict, x, t: predict(x, t))
+    multiply, flops = kernels.product(of)
+    functions = {"ours": lambda: ask(predict, x, t), "product": multiply}
+    note = ""
+    if theirs := _pytorch(of, args):
+        functions["torch"] = theirs.call(np.asarray(x), np.asarray(t))
+        note = f", relative difference {_error(theirs.to_numpy(functions['torch']()), functions['ours']()):.0e}"
+    times = turns.take(functions, args.repeats)
+    measured = f"one call, {of.name}, batch {of.batch}"
+    if theirs:
+        yield Row(measured, f"{theirs.name}{note}", times["ours"], times["torch"])
+    count = costs.of_call(of.experiment.model, of.experiment.image_shape, of.batch).flops
+    yield _over_product(measured, times, count / flops)
+
+
+def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """A DDIM sample."""
+    x, t, predict = of.x, of.t, of.predict()
+    steps = dj.samplers.ddim(
+        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
+    )
+    ask = jax.jit(lambda predict, x, t: predict(x, t))
+
+    def calls():
+        for _ in range(args.steps):
+            ask(predict, x, t).block_until_ready()
+
+    functions = {"ours": lambda: dj.sample(steps, predict, x, clip=generation.CLIP), "calls": calls}
+    note = ""
+    if theirs := _pytorch(of, args):
+        functions["torch"] = theirs.ddim(np.asarray(x), args.steps)
+        note = f", relative difference {_error(theirs.to_numpy(functions['torch']()), functions['ours']()):.0e}"
+    times = turns.take(functions, args.repeats)
+    measured = f"{args.steps}-step sample, {of.name}, batch {of.batch}"
+    yield Row(measured, f"{args.steps} single calls", times["ours"], times["calls"])
+    if theirs:
+        yield Row(measured, f"{theirs.name}{note}", times["ours"], times["torch"])
+
+
+def train(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """A training step."""
+    multiply, flops = kernels.product(of)
+    functions = {"ours": _trainer(of, args.steps_per_dispatch), "product": multiply}
+    if theirs := _pytorch(of, args):
+        functions["torch"] = theirs.trainer(of.images)
+    times = turns.take(functions, args.repeats)
+    times["ours"] = turns.scaled(times["ours"], 1 / args.steps_per_dispatch)
+    measured = f"training step, {of.name}, batch {of.batch}"
+    if theirs:
+        yield Row(measured, theirs.name, times["ours"], times["torch"])
+    count = 3 * costs.of_call(of.experiment.model, of.experiment.image_shape, of.batch).flops
+    yield _over_product(measured, times, count / flops)
+
+
+def pipeline(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """Images read, beside images trained on."""
+    if args.model == "digits":
+        source, _, prepare = setup.images(of.config)
+    else:
+        shape = of.experiment.image_shape
+        source = data.ArraySource(np.random.default_rng(0).integers(0, 256, (10_000, *shape), np.uint8))
+        prepare = partial(data.prepare, shape=shape, flip=of.config.data.flip)
+    per_batch, num_batches = 64, 100
+    batches = data.batches(source, batch_size=per_batch, seed=0, prepare=prepare)
+
+    def read():
+        for _ in range(num_batches):
+            next(batches)
+
+    times = turns.take({"read": read, "train": _trainer(of)}, args.repeats)
+    yield Row(
+        f"1000 images of {args.model}, read",
+        "the same, trained on",
+        turns.scaled(times["read"], 1000 / (per_batch * num_batches)),
+        turns.scaled(times["train"], 1000 / of.batch),
+    )
+
+
+def bf16(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
+    """One call in bfloat16, beside float32."""
+    x, t = of.x, of.t
+    ask = jax.jit(lambda predict, x, t: predict(x, t))
+    functions = {dtype: partial(ask, of.predict(jnp.dtype(dtype)), x, t) for dtype in ("bfloat16", "float32")}
+    error = _error(functions["bfloat16"](), functions["float32"]())
+    times = turns.take(functions, args.repeats)
+    measured = f"one call in bfloat16, {of.name}, batch {of.batch}"
+    yield Row(measured, f"float32, relative difference {error:.0e}", times["bfloat16"], times["float32"])
+
+
+def _trainer(of: Subject, steps_per_dispatch: int = 1):
+    """A function that trains on for one dispatch."""
+    step, state, batches = of.training(steps_per_dispatch)
+
+    def train():
+        nonlocal state
+        state, metrics = step(state, batches)
+        # Until the parameters are there, the step is not done.
+        return metrics, state.step, state.params
+
+    return train
+
+
+def _pytorch(of: Subject, args: argparse.Namespace):
+    """The same network in PyTorch, or None where it or diffusers is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "diffusers")):
+        return None
+    from benchmarks import pytorch
+
+    return pytorch.Network(of, compiled=args.torch_compile)
+
+
+def _over_product(measured: str, times: dict[str, list[float]], share: float) -> Row:
+    return Row(measured, "a matrix product of as many FLOPs", times["ours"], turns.scaled(times["product"], share))
+
+
+def _error(value, reference) -> float:
+    """‖Δ‖₂/‖reference‖₂."""
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    return np.linalg.norm(value - reference) / np.linalg.norm(reference)
