@@ -2,7 +2,7 @@ r"""Super-resolution of Fashion-MNIST, 8×8 → 32×32 (SR3).
 
     python experiments/train.py --config configs/sr3_fashion_mnist.py --workdir runs/sr3_fashion_mnist \
         --config.data.path=FILE
-    python experiments/restore.py --workdir runs/sr3_fashion_mnist --data images=x_test --data labels= --num 500 \
+    python experiments/restore.py --workdir runs/sr3_fashion_mnist --data images=x_test labels= --num 500 \
         --regression runs/regression_fashion_mnist --sample steps=100 \
         --sample num_timesteps=25,steps=25,beta_start=1e-4,beta_end=0.5 \
         --sample num_timesteps=,beta_start=,beta_end=,steps=2000

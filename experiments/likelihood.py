@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="a folder that train.py has written")
     parser.add_argument("--num", type=int, help="how many images, the first ones (default: all)")
     parser.add_argument("--split", choices=("held_out", "train"), default="held_out")
-    parser.add_argument("--data", nargs="+", metavar="FIELD=VALUE", help="of config.data: other images, all of them")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="FIELD=VALUE", help="of config.data: other images, all of them"
+    )
     parser.add_argument("--variance", choices=("fixed_small", "fixed_large", "learned_range"), help="of the bound")
     parser.add_argument("--no-clip", action="store_true", help="leave x̂0 unclipped in the bound")
     parser.add_argument("--exact", action="store_true", help="the probability flow's likelihood too")
@@ -49,7 +51,7 @@ def main() -> None:
     with launch.reporting():
         launch.start()
         workdir = Path(args.pop("workdir"))
-        changes = dict(assignment("--data", text) for text in args.pop("data") or ())
+        changes = dict(assignment("--data", text) for text in args.pop("data"))
         result = json.dumps(measure(workdir, changes=changes, clip=not args.pop("no_clip"), **args), indent=2)
         (workdir / "likelihood.json").write_text(result + "\n")
     print(result)
@@ -80,7 +82,8 @@ def measure(
     setup.check_variance(variance, experiment.learns_variance, "--variance")
     if changes:
         with naming("--data"):
-            source, prepare = on_images.other(config, changes)
+            changed = run_config.with_data(config, changes)
+        source, _, prepare = setup.images(changed)
         split = ", ".join(f"{field}={value}" for field, value in changes.items())
     else:
         trained_on, held_out, prepare = setup.images(config)

@@ -1,6 +1,6 @@
 """Restores images with a network that was trained to, and measures how well, beside what it is compared with.
 
-python experiments/restore.py --workdir runs/sr3 --data images=x_test --data labels= --num 500 --out runs/sr3/restored \
+python experiments/restore.py --workdir runs/sr3 --data images=x_test labels= --num 500 --out runs/sr3/restored \
     --regression runs/regression --sample steps=100 --sample num_timesteps=25,steps=25,beta_start=1e-4,beta_end=0.5
 python experiments/restore.py --workdir runs/deblur --data path=test --whole --num 20 \
     --sample steps=50 --sample steps=50,draws=8 --sample steps=5 --sample steps=50,noise_scale=0.5
@@ -46,7 +46,7 @@ from diffjax.noise import sample_keys
 from diffjax.tasks import conditional
 from diffjax.tasks.deblurring import Deblurring
 from diffjax.tasks.generation import normalize
-from diffjax.training import restoration, setup, ways
+from diffjax.training import restoration, run_config, setup, ways
 from diffjax.training.flags import assignment
 from diffjax.training.trained import Trained
 from diffjax.training.ways import Way
@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument(
         "--best", default="kernel", choices=("kernel", "frechet", "psnr", "ssim", "consistency", "lpips")
     )
-    parser.add_argument("--data", action="append", default=[], metavar="FIELD=VALUE", help="of config.data")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="FIELD=VALUE", help="of config.data: other images, all of them"
+    )
     parser.add_argument("--whole", action="store_true", help="images in their own size, not cropped or scaled")
     parser.add_argument("--num", type=int, default=64, help="how many images")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -184,12 +186,9 @@ def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> l
     Raises:
       UserError: data that is not there, or is not as the config says.
     """
-    config = ml_collections.ConfigDict(config.to_dict())
-    changes = dict(assignment("--data", text) for text in args.data)
-    if unknown := changes.keys() - config.data.keys():
-        raise UserError(f"--data: {min(unknown)!r} is no field of config.data")
-    with config.data.ignore_type():
-        config.data.update(changes)
+    if args.data:
+        with naming("--data"):
+            config = run_config.with_data(config, dict(assignment("--data", text) for text in args.data))
     trained_on, held_out, prepare = setup.images(config)
     source = held_out if len(held_out) else trained_on
     degrade = restoration.degrade(config, source[0], prepare)

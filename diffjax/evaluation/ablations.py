@@ -228,7 +228,8 @@ def _real(config: ConfigDict, trained: ConfigDict, num: int) -> tuple[np.ndarray
     """(images, labels, which they are): the named arrays of the npz, or else what is held out, or else trained on."""
     if config.images:
         with naming("config.images"):
-            source, prepare = on_images.other(trained, {"images": config.images, "labels": config.labels})
+            changed = run_config.with_data(trained, {"images": config.images, "labels": config.labels})
+        source, _, prepare = setup.images(changed)
         which = config.images
     else:
         source, held_out, prepare = setup.images(trained)

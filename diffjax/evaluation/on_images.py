@@ -4,13 +4,12 @@ All go over N images in batches that are spread over the devices; the draws for 
 figures do not depend on the batch size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
@@ -19,22 +18,6 @@ from diffjax.noise import sample_keys
 from diffjax.sampling import Clip, Predict
 from diffjax.tasks import generation
 from diffjax.training import setup
-
-
-def other(config: ConfigDict, changes: Mapping[str, Any]) -> tuple[data.Source, data.Prepare]:
-    """Images that a network was not trained on: all that a run's `config.data` describes with other fields.
-
-    Raises:
-      ValueError: a field that is none.
-      UserError: a value that cannot be.
-    """
-    if unknown := changes.keys() - config.data.keys():
-        raise ValueError(f"{min(unknown)!r} is no field of config.data; allowed are {', '.join(config.data)}")
-    config = config.copy_and_resolve_references()
-    with config.data.ignore_type():
-        config.data.update({"holdout": 0.0, **changes})
-    source, _, prepare = setup.images(config)
-    return source, prepare
 
 
 def read(source: data.Source, prepare: data.Prepare, num: int) -> tuple[np.ndarray, np.ndarray]:

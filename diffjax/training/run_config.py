@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -60,6 +62,20 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / "config.json"
     return ml_collections.ConfigDict(_read(path))
+
+
+def with_data(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config with other fields of `config.data` and nothing held out: images that a network was not trained on.
+
+    Raises:
+      ValueError: a field that is none.
+    """
+    if unknown := changes.keys() - config.data.keys():
+        raise ValueError(f"{min(unknown)!r} is no field of config.data; allowed are {', '.join(config.data)}")
+    changed = config.copy_and_resolve_references()
+    with changed.data.ignore_type():
+        changed.data.update({"holdout": 0.0, **changes})
+    return changed
 
 
 def _read(path: Path) -> dict:
