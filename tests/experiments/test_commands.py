@@ -186,7 +186,7 @@ def test_likelihood(workdir, command, capsys):
         (
             "likelihood",
             ["--data", "imagez=x"],
-            "error: --data: 'imagez' is no field of config.data; allowed are source",
+            "error: --data: 'imagez' is no field of config.data; allowed are cached",
         ),
         ("likelihood", ["--data", "images"], "error: --data images: must be NAME=VALUE"),
     ],
