@@ -4,7 +4,7 @@ All of them raise a `UserError` where Matplotlib is not installed.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ def curves(
     y: str,
     names: str | None = None,
 ) -> Path:
-    """A line for each name, (x, y) points of it, both axes logarithmic where all is above 0; x may be names.
+    """A line for each name, (x, y) points of it; x may be names.
 
+    The axes are logarithmic where all is above 0, that of x where it spans a decade.
     `x`, `y` and `names` say what these are.
     """
     figure = _figure(6.4, 4.4)
@@ -32,9 +33,10 @@ def curves(
     numbers = all(isinstance(value, (int, float)) for xs, _ in series.values() for value in xs)
     for name, (xs, ys) in series.items():
         axes.plot(xs if numbers else list(map(str, xs)), ys, marker="o", label=name)
-    if numbers and min(min(xs) for xs, _ in series.values()) > 0:
+    points = {value for xs, _ in series.values() for value in xs}
+    if numbers and 0 < 10 * min(points) <= max(points):
         axes.set_xscale("log")
-        ticks = sorted({value for xs, _ in series.values() for value in xs})
+        ticks = _apart(points)
         axes.set_xticks(ticks, list(map(str, ticks)), minor=False)
         axes.set_xticks([], minor=True)
     if min(min(ys) for _, ys in series.values()) > 0:
@@ -147,6 +149,15 @@ def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]])
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside upper center", ncols=3)
     return _save_figure(figure, path)
+
+
+def _apart(values: Iterable[float]) -> list[float]:
+    """Those of the values whose labels do not meet on a logarithmic axis, smallest first."""
+    kept = []
+    for value in sorted(values):
+        if not kept or value >= 1.3 * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _figure(width: float, height: float):

@@ -57,6 +57,16 @@ def test_training_loss_leaves_out_what_is_not_finite(drawn, tmp_path):
         viz.training_loss(tmp_path / "t.png", reports[:1])
 
 
+def test_curves_are_labelled_where_their_points_are_apart(drawn, tmp_path):
+    viz.curves(tmp_path / "c.png", {"a": ([10, 19, 20, 1000], [3, 2, 1, 1])}, x="calls", y="distance", names="sampler")
+    viz.curves(tmp_path / "d.png", {"a": ([20.5, 21.0], [-1, 2])}, x="PSNR", y="distance")
+    wide, narrow = (figure.axes[0] for figure in drawn)
+    assert [label.get_text() for label in wide.get_xticklabels()] == ["10", "19", "1000"]
+    assert wide.get_legend().get_title().get_text() == "sampler"
+    assert (wide.get_xscale(), wide.get_yscale()) == ("log", "log")
+    assert (narrow.get_xscale(), narrow.get_yscale()) == ("linear", "linear")
+
+
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"needs Matplotlib: pip install '\.\[plots\]'"):
