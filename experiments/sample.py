@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> None:
         multihost_utils.sync_global_devices("every process has written its parts")
     if jax.process_index() == 0:
         images = np.concatenate([np.load(path) for path in sorted(parts.glob("?????????.npy"))])
-        columns = generation.columns(len(args.label) if args.label else source.model.num_classes)
-        print(viz.save_png(out / "grid.png", viz.grid(images[: generation.ROWS * columns], columns=columns)))
+        classes = len(args.label) if args.label else source.model.num_classes
+        print(viz.save_png(out / "grid.png", generation.grid(images, classes)))
         arrays = {"arr_0": images}
         if source.model.num_classes is not None:
             arrays["arr_1"] = generation.labels(source.model, np.arange(args.num), args.label)["label"]

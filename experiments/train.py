@@ -56,14 +56,14 @@ def main(argv: list[str]) -> None:
             with writing(workdir):
                 print(viz.save_png(Path(workdir) / "restored.png", picture))
             return
-        columns = generation.columns(experiment.model.num_classes)
+        classes = experiment.model.num_classes
         with writing(workdir):
             paths = generation.write_pictures(
                 experiment.schedule,
-                setup.sample_predictor(experiment, params, np.arange(generation.ROWS * columns)),
+                setup.sample_predictor(experiment, params, np.arange(generation.grid_size(classes))),
                 experiment.image_shape,
                 workdir,
-                columns=columns,
+                num_classes=classes,
                 variance="learned_range" if experiment.learns_variance else "fixed_small",
             )
         print(*paths, sep="\n")

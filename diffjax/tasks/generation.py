@@ -18,8 +18,8 @@ from diffjax.steps import Steps
 CLIP = 1.0
 """The range of x_0, which x̂_0 is clipped to."""
 
-ROWS = 8
-"""Of a grid of samples."""
+_EACH = 8
+"""How many of a class a grid shows, and in how many rows of as many those that have none."""
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -78,9 +78,28 @@ def labels(model: UNet, numbers: np.ndarray, chosen: Sequence[int] | None = None
     return {"label": classes[numbers % len(classes)].astype(np.int32)}
 
 
-def columns(num_classes: int | None) -> int:
-    """Of a grid of samples: one for each of up to 16 classes, so that each has its own; else 8."""
-    return num_classes if num_classes is not None and 2 <= num_classes <= 16 else 8
+def grid_size(num_classes: int | None) -> int:
+    """How many samples fill a `grid`."""
+    return _EACH * (num_classes if _has_rows(num_classes) else _EACH)
+
+
+def grid(images: np.ndarray, num_classes: int | None) -> np.ndarray:
+    """The first samples, uint8 `[N, H, W, C]`, as a picture: a row for each of 2 to 16 classes, else rows of 8.
+
+    Sample n is of the class n mod `num_classes`; where one is missing its tile is black.
+    """
+    images = images[: grid_size(num_classes)]
+    if not _has_rows(num_classes):
+        return viz.grid(images, columns=_EACH)
+    columns = -(-len(images) // num_classes)
+    tiles = np.zeros((columns * num_classes, *images.shape[1:]), np.uint8)
+    tiles[: len(images)] = images
+    by_class = tiles.reshape(columns, num_classes, *images.shape[1:]).swapaxes(0, 1)
+    return viz.grid(by_class.reshape(tiles.shape), columns=columns)
+
+
+def _has_rows(num_classes: int | None) -> bool:
+    return num_classes is not None and 2 <= num_classes <= 16
 
 
 def images(
@@ -98,24 +117,24 @@ def write_pictures(
     shape: tuple[int, ...],
     folder: str | os.PathLike,
     *,
-    columns: int = 8,
+    num_classes: int | None = None,
     variance: str = "fixed_small",
 ) -> list[Path]:
     """Writes the pictures that end a training, and returns their paths.
 
-    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are `ROWS` rows of tiles, from the same
-    noises; `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
+    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are a `grid` from the same noises;
+    `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
 
     Args:
-      predict: asked for `ROWS * columns` images at a time.
-      columns: of tiles.
+      predict: asked for `grid_size(num_classes)` images at a time, image n of the class n mod `num_classes`.
+      num_classes: of the network.
       variance: of DDPM.
     """
     folder = Path(folder)
     total = schedule.num_timesteps
     ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
     ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    count = ROWS * columns
+    count = grid_size(num_classes)
     predict = devices.everywhere(sampling.as_pytree(predict), count)
     keys = devices.split(sample_keys(seed=0, start=0, count=count), count)
     noise = initial_noise(keys, shape)
@@ -126,7 +145,7 @@ def write_pictures(
     x = sampling.sample(ddim, predict, noise, keys, clip=CLIP, progress=f"ddim, {ddim.num_steps} steps")
     grids = {"ddpm": frames.x[-1], "ddim": x}
     paths = [
-        viz.save_png(folder / f"samples_{name}.png", viz.grid(viz.to_uint8(images), columns=columns))
+        viz.save_png(folder / f"samples_{name}.png", grid(viz.to_uint8(images), num_classes))
         for name, images in grids.items()
     ]
     strip = viz.denoising_strip(frames.t, np.asarray(frames.x[:, :3]), np.asarray(frames.x0[:, :3]))

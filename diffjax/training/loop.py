@@ -148,13 +148,12 @@ def _draw(config, experiment, training, current: state.TrainState, path: Path) -
     if experiment.task is not None:
         picture = restoration.picture(experiment, params, restoration.examples(config, training))
     else:
-        columns = generation.columns(experiment.model.num_classes)
-        num = generation.ROWS * columns
+        num = generation.grid_size(experiment.model.num_classes)
         predict = setup.sample_predictor(experiment, params, np.arange(num))
         ((_, images),) = generation.images(
             experiment.steps, predict, experiment.image_shape, seed=0, num=num, batch_size=num
         )
-        picture = viz.grid(images, columns=columns)
+        picture = generation.grid(images, experiment.model.num_classes)
     try:
         viz.save_png(path, picture)
     except OSError as error:

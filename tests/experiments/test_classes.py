@@ -34,13 +34,13 @@ def test_samples_of_chosen_classes(classes, tmp_path, command):
         with np.load(tmp_path / name / "samples.npz") as file:
             return file["arr_0"].astype(int), file["arr_1"].tolist()
 
-    assert Image.open(classes / "samples" / "step_0000040.png").size == (10 * 66 + 2, 8 * 66 + 2)
+    assert Image.open(classes / "samples" / "step_0000040.png").size == (8 * 66 + 2, 10 * 66 + 2)
     cycled, labels = draw("cycled", "--num", 12)
     assert labels == [*range(10), 0, 1]
-    assert Image.open(tmp_path / "cycled" / "grid.png").size == (10 * 66 + 2, 2 * 66 + 2)
+    assert Image.open(tmp_path / "cycled" / "grid.png").size == (2 * 66 + 2, 10 * 66 + 2)
     chosen, labels = draw("chosen", "--num", 5, "--batch-size", 2, "--labels", "3,1,2")
     assert labels == [3, 1, 2, 3, 1]
-    assert Image.open(tmp_path / "chosen" / "grid.png").size == (3 * 66 + 2, 2 * 66 + 2)
+    assert Image.open(tmp_path / "chosen" / "grid.png").size == (2 * 66 + 2, 3 * 66 + 2)
     # Sample n is the same in any batch, and told by n alone: here of the classes 1 and 2 both times.
     np.testing.assert_allclose(chosen[1:3], cycled[1:3], atol=1)
     three, labels = draw("three", "--num", 4, "--label", 3)

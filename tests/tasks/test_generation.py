@@ -83,8 +83,14 @@ def test_labels_are_dropped_by_example():
     assert NO_LABEL == dj.data.NO_LABEL
 
 
-def test_grids_have_a_column_for_each_class():
-    assert [generation.columns(num) for num in (None, 1, 2, 10, 16, 17, 1000)] == [8, 8, 2, 10, 16, 8, 8]
+def test_grids_have_a_row_for_each_class():
+    assert [generation.grid_size(num) for num in (None, 1, 2, 10, 16, 17)] == [64, 64, 16, 80, 128, 64]
+    # Images of 64 pixels are tiles as they are; sample n is n everywhere.
+    images = np.broadcast_to(np.arange(1, 41, dtype=np.uint8)[:, None, None, None], (40, 64, 64, 1))
+    centers = generation.grid(images[:8], 3)[34::66, 34::66, 0]
+    np.testing.assert_array_equal(centers, [[1, 4, 7], [2, 5, 8], [3, 6, 0]])
+    assert generation.grid(images, 3).shape == (3 * 66 + 2, 8 * 66 + 2, 3)
+    np.testing.assert_array_equal(generation.grid(images[:9], None)[34::66, 34::66, 0][0], np.arange(1, 9))
 
 
 def test_an_example_draws_the_same_in_any_batch():
