@@ -2,8 +2,8 @@
 
     python experiments/train.py --config configs/classes_digits.py --workdir runs/classes_digits
 
-4,000 steps: 5 min 7 s on one CPU core beside other work. 2,000 samples, DDIM-50, a classifier's opinion: unguided 97.7 %
-of their class, Fréchet distance 0.048; at scale 2 99.95 % and 0.244 (the README has more).
+4,000 steps: 5 min 7 s on one CPU core beside other work. 2,000 samples, DDIM-50, in a classifier's opinion: unguided
+97.7 % of their class, Fréchet distance 0.048; at scale 2 99.95 % and 0.244 (the README has more).
 """
 
 import ml_collections
