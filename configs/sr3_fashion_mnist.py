@@ -21,6 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.task.name = "super_resolution"
     config.data.degradation.update(kinds=("bicubic",), factor=4)
     config.schedule.update(num_timesteps=2000, beta_start=1e-6, beta_end=0.01)
-    config.train.update(loss="l1")
+    config.train.update(steps=4_500, loss="l1")
     config.sample.update(sampler="ddpm", grid="trailing", steps=100, num_timesteps=100, beta_start=1e-4, beta_end=0.15)
     return config

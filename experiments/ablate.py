@@ -6,10 +6,10 @@ Writes `FOLDER/cells` (a file a cell, as it is done), and from them `table.csv`,
 first images of each cell. The same command goes on where it was stopped, computing no finished cell again.
 `--shard=k/n` computes every n-th cell alone: the tasks of an array, or processes side by side, share one --out.
 
-What a cell of `kind="quality"` sets are fields of the workdir's `config.sample`, and `num`; with "bits" they are those
-of its DDPM chain; with "reconstruction" it sets `steps`. Where tables differ in their values alone (η, σ̂, the grid, a
-fixed or learned variance), they go through one compiled program. With "training" a cell sets fields of the config that
-the sweep names, is trained in `FOLDER/runs`, and then sampled from as that config says.
+What a cell of `kind="quality"` sets are fields of the workdir's `config.sample`, `num` and `ema_decay`; with "bits"
+they are those of its DDPM chain; with "reconstruction" it sets `steps`. Where tables differ in their values alone (η,
+σ̂, the grid, a fixed or learned variance), they go through one compiled program. With "training" a cell sets fields of
+the config that the sweep names, is trained in `FOLDER/runs`, and then sampled from as that config says.
 """
 
 import importlib

@@ -25,7 +25,7 @@ from diffjax.training.loop import train
 NUM_PICTURES = 8
 """How many images a cell leaves to be looked at."""
 
-_FIELDS = ("sampler", "steps", "grid", *setup.KNOBS, *guided.FIELDS, "clip", "num")
+_FIELDS = ("sampler", "steps", "grid", *setup.KNOBS, *guided.FIELDS, "clip", "num", "ema_decay")
 
 
 class Kind(NamedTuple):
@@ -42,7 +42,17 @@ class Kind(NamedTuple):
 class _Trained(NamedTuple):
     config: ConfigDict
     experiment: setup.Experiment
-    decay: float
+    ema_decay: float
+
+
+class _Way(NamedTuple):
+    """How a cell samples."""
+
+    experiment: setup.Experiment
+    """With the cell's table and guidance."""
+    num: int
+    clip: Clip
+    ema_decay: float
 
 
 def quality_of_samples(config: ConfigDict, grid: list[Cell], workdir: Path) -> Kind:
@@ -52,12 +62,13 @@ def quality_of_samples(config: ConfigDict, grid: list[Cell], workdir: Path) -> K
       UserError: a workdir, a field or a cell that cannot be.
     """
     trained = _trained(config, workdir)
-    options = {cell.name: _options(config, cell, trained.experiment) for cell in grid}
-    measure, protocol = _measure(config, trained.config, [num for _, num, _ in options.values()])
-    params, facts = _restored(trained, workdir)
+    ways = {cell.name: _way(config, cell, trained) for cell in grid}
+    measure, protocol = _measure(config, trained.config, [way.num for way in ways.values()])
+    params, facts = _restored(trained, workdir, {way.ema_decay for way in ways.values()})
 
     def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
-        return measure(params, *options[cell.name])
+        way = ways[cell.name]
+        return measure(params[way.ema_decay], way.experiment, way.num, way.clip)
 
     facts |= {"sample": dict(config.sample), "num": config.num, "seed": config.seed}
     return Kind(compute, protocol | facts)
@@ -102,12 +113,13 @@ def reconstruction(config: ConfigDict, grid: list[Cell], workdir: Path) -> Kind:
         with naming("config.axes: steps"):
             timesteps.trailing(trained.experiment.schedule.num_timesteps, cell.fields["steps"])
     images, labels, description = _real(config, trained.config, config.num)
-    params, facts = _restored(trained, workdir)
+    params, facts = _restored(trained, workdir, {trained.ema_decay})
 
     def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
         errors, back = on_images.reconstruct(
-            trained.experiment, params, images, labels, num_steps=cell.fields["steps"], batch_size=config.batch_size
-        )
+            trained.experiment, params[trained.ema_decay], images, labels, num_steps=cell.fields["steps"],
+            batch_size=config.batch_size,
+        )  # fmt: skip
         return {"mse": float(np.mean(errors, dtype=np.float64))}, back[:NUM_PICTURES]
 
     facts |= {"images": description, "error": "mean squared, pixels in [0, 1]"}
@@ -126,26 +138,27 @@ def bits(config: ConfigDict, grid: list[Cell], workdir: Path) -> Kind:
         fields = {**config.sample, **cell.fields}
         if fields.get("sampler") != "ddpm" or not fields.get("variance"):
             raise UserError(f"config.sample: {fields}: a bound is that of sampler='ddpm' with a variance")
-        experiment, num, clip = _options(config, cell, trained.experiment)
-        if num < 2:
-            raise UserError(f"config.num: {num} must be ≥ 2: a standard error needs two images")
-        if experiment.guide is not None:
+        way = _way(config, cell, trained)
+        if way.num < 2:
+            raise UserError(f"config.num: {way.num} must be ≥ 2: a standard error needs two images")
+        if way.experiment.guide is not None:
             raise UserError(f"config.sample.guidance: {fields['guidance']}: a bound is that of the network unguided")
-        chains[cell.name] = experiment.steps.grid[-2::-1], fields["variance"], num, clip
-    images, labels, description = _real(config, trained.config, max(num for _, _, num, _ in chains.values()))
-    params, facts = _restored(trained, workdir)
+        chains[cell.name] = way, way.experiment.steps.grid[-2::-1], fields["variance"]
+    ways = [way for way, _, _ in chains.values()]
+    images, labels, description = _real(config, trained.config, max(way.num for way in ways))
+    params, facts = _restored(trained, workdir, {way.ema_decay for way in ways})
 
     def compute(cell: Cell) -> tuple[dict[str, Any], None]:
-        indices, variance, num, clip = chains[cell.name]
+        way, indices, variance = chains[cell.name]
         found = on_images.bound(
-            trained.experiment, params, images[:num], labels[:num], variance=variance, clip=clip, indices=indices,
-            batch_size=config.batch_size, seed=config.seed,
+            trained.experiment, params[way.ema_decay], images[: way.num], labels[: way.num], variance=variance,
+            clip=way.clip, indices=indices, batch_size=config.batch_size, seed=config.seed,
         )  # fmt: skip
         parts = {"bound": found.total, "L_T": found.prior, "L_0": found.terms[0]}
         figures = {}
         for name, values in parts.items():
             figures[name], figures[f"{name}_error"] = likelihood.mean_and_error(values)
-        return {**figures, "calls": len(indices), "num": num}, None
+        return {**figures, "calls": len(indices), "num": way.num}, None
 
     facts |= {
         "images": description,
@@ -161,21 +174,27 @@ def _trained(config: ConfigDict, workdir: Path) -> _Trained:
     trained = run_config.load(workdir)
     experiment = setup.experiment(trained)
     decay = config.ema_decay or experiment.ema_decay
-    if decay not in trained.train.ema_decays:
-        raise UserError(f"config.ema_decay: {decay} is none of the run's {tuple(trained.train.ema_decays)}")
+    _check_decay("config.ema_decay", decay, trained)
     return _Trained(trained, experiment, decay)
 
 
-def _restored(trained: _Trained, workdir: Path) -> tuple[Any, dict[str, Any]]:
-    """(parameters, what the protocol says of them)."""
+def _check_decay(field: str, decay: float, trained: ConfigDict) -> None:
+    if decay not in trained.train.ema_decays:
+        raise UserError(f"{field}: {decay} is none of the run's {tuple(trained.train.ema_decays)}")
+
+
+def _restored(trained: _Trained, workdir: Path, decays: set[float]) -> tuple[dict[float, Any], dict[str, Any]]:
+    """(parameters by EMA decay, what the protocol says of those that a cell has unless it says otherwise)."""
+    params = {}
     with Checkpoints(workdir) as checkpoints:
-        step, params = checkpoints.restore_params(trained.experiment.params_shape, ema=trained.decay)
-    return params, {"workdir": str(workdir.resolve()), "step": step, "parameters": f"EMA {trained.decay}"}
+        for decay in sorted(decays):
+            step, params[decay] = checkpoints.restore_params(trained.experiment.params_shape, ema=decay)
+    return params, {"workdir": str(workdir.resolve()), "step": step, "parameters": f"EMA {trained.ema_decay}"}
 
 
-def _options(config: ConfigDict, cell: Cell, experiment: setup.Experiment) -> tuple[setup.Experiment, int, Clip]:
-    """(the experiment with a cell's table and guidance, how many, clip): the cell sets fields of `config.sample`."""
-    fields = {**config.sample, **cell.fields}
+def _way(config: ConfigDict, cell: Cell, trained: _Trained) -> _Way:
+    """What a cell asks for: it sets fields of `config.sample`, and num, clip and ema_decay."""
+    experiment, fields = trained.experiment, {**config.sample, **cell.fields}
     if unknown := fields.keys() - set(_FIELDS):
         raise UserError(f"config.axes: {sorted(unknown)[0]!r} of {cell.name} is not one of {', '.join(_FIELDS)}")
     options = ConfigDict(dict.fromkeys((*setup.KNOBS, *guided.FIELDS)) | fields)
@@ -184,8 +203,10 @@ def _options(config: ConfigDict, cell: Cell, experiment: setup.Experiment) -> tu
     guide = guided.guide(
         options, experiment.schedule, num_classes=experiment.model.num_classes, label_dropout=experiment.label_dropout
     )
+    decay = fields.get("ema_decay", trained.ema_decay)
+    _check_decay(f"config.axes: ema_decay of {cell.name}", decay, trained.config)
     changed = experiment._replace(steps=steps, guide=guide)
-    return changed, fields.get("num", config.num), fields.get("clip", generation.CLIP)
+    return _Way(changed, fields.get("num", config.num), fields.get("clip", generation.CLIP), decay)
 
 
 def _changed(base: ConfigDict, cell: Cell) -> ConfigDict:

@@ -190,6 +190,34 @@ def test_cells_of_other_values_compile_nothing(workdir, count_compilations):
     assert {pictures.shape for _, pictures in found} == {(8, 8, 8, 1)}
 
 
+def test_cells_have_the_average_they_name(workdir, tmp_path):
+    config = run_config.load(workdir)
+    config.train.ema_decays = (0.995, 0.5)
+    run_config.save(config, tmp_path / "two")
+    with Checkpoints(workdir) as checkpoints:
+        _, trained = checkpoints.restore_params(setup.experiment(config).params_shape, ema=0.995)
+    nothing = jax.tree.map(jnp.zeros_like, trained)
+    created = state.create(lambda key: trained, optax.sgd(0.1), jax.random.key(0), ema_decays=(0.995, 0.5))
+    with Checkpoints(tmp_path / "two", keep=1) as checkpoints:
+        checkpoints.save(created.replace(ema_params={0.995: trained, 0.5: nothing}), {})
+    (own, _), (other, _) = figures_by_decay(tmp_path / "two", (0.995, 0.5))
+    assert other["frechet"] > own["frechet"] + 1  # a network of nothing leaves noise
+    ((alone, _),) = figures_by_decay(workdir, (0.995,))
+    assert own == alone
+    with pytest.raises(UserError, match=r"config.axes: ema_decay of EMA=0.9: 0.9 is none of the run's \(0.995, 0.5\)"):
+        figures_by_decay(tmp_path / "two", (0.9,))
+
+
+def figures_by_decay(workdir, decays):
+    from configs.ablations import base
+
+    config = base.quality()
+    config.num, config.batch_size, config.sample.steps = 100, 50, 3
+    grid = [sweeps.Cell({"EMA": str(decay)}, {"ema_decay": decay}) for decay in decays]
+    kind = ablations.quality_of_samples(config, grid, workdir)
+    return [kind.compute(cell) for cell in grid]
+
+
 @pytest.fixture
 def hybrid(workdir, tmp_path):
     """A workdir like `workdir` whose network has a learned variance, not trained at all."""
