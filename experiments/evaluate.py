@@ -4,9 +4,10 @@ python experiments/evaluate.py --workdir runs/digits                     # sampl
 python experiments/evaluate.py --images FOLDER_OR_NPZ --reference FOLDER_OR_NPZ
 
 Prints a Markdown row and writes JSON (`WORKDIR/evaluation.json`, or --out): the unbiased kernel distance (KID) and the
-Fréchet distance in features of --extractor, each beside what as many real images would get, and the protocol. Of a
-workdir the reference is what its config trains on, the held-out part included; where its network has classes and the
-extractor classifies, `accuracy` is the share of samples that it takes for their label. A run on the digits has besides:
+Fréchet distance in features of --extractor, each beside what as many real images would get, and the protocol. Other
+--figures are precision and recall (3 neighbours) and, of an extractor with classes, the Inception score (10 parts). Of
+a workdir the reference is what its config trains on, the held-out part included; where its network has classes and the
+extractor has labels, `accuracy` is the share of samples that it takes for their label. A run on the digits has besides:
   confidence             mean top-class probability of an SVM (RBF) fitted on the real digits, on samples …
   confidence_real        … and on held-out real digits (5-fold)
   frechet_real_halves    Fréchet distance between two random halves of the real digits
@@ -39,8 +40,10 @@ def main() -> None:
     of.add_argument("--images", type=Path, help="a folder of images, or an npz (arr_0)")
     parser.add_argument("--reference", type=Path, help="real images, for --images: a folder or an npz (arr_0)")
     parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
-    names = tuple(quality.DISTANCES)
-    parser.add_argument("--figures", nargs="+", choices=names, default=names, help="kernel alone does with few samples")
+    parser.add_argument(
+        "--figures", nargs="+", choices=quality.FIGURES, default=quality.USUAL,
+        help="kernel alone does with few samples",
+    )  # fmt: skip
     parser.add_argument("--num", type=int, default=1000, help="how many samples")
     parser.add_argument("--reference-num", type=int, default=10_000, help="how many real images at most")
     parser.add_argument("--steps", type=int, help="of the sampler; default: as config.sample has it")
@@ -73,7 +76,7 @@ def of_images(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--images and --reference must be of one size, but are {shapes}")
     extract = quality.extractor(args.extractor, sets[0].image_shape)
     counts = min(args.num, len(sets[0])), min(args.reference_num, len(sets[1]))
-    quality.check_counts(*counts, extract, args.figures)
+    quality.check(*counts, extract, args.figures)
     given, real = (np.concatenate(list(found.batches())) for found in sets)
     protocol = {
         "samples": str(args.images),
@@ -99,7 +102,7 @@ def of_workdir(args: argparse.Namespace) -> dict[str, Any]:
     trained_on, held_out, prepare = setup.images(config)
     extract = quality.extractor(args.extractor, experiment.image_shape)
     reference_num = min(args.reference_num, len(trained_on) + len(held_out))
-    quality.check_counts(args.num, reference_num, extract, args.figures)
+    quality.check(args.num, reference_num, extract, args.figures)
     with Checkpoints(args.workdir) as checkpoints:
         step, params = checkpoints.restore_params(experiment.params_shape, ema=experiment.ema_decay)
 

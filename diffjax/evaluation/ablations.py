@@ -229,7 +229,7 @@ def _measure(config: ConfigDict, trained: ConfigDict, nums: list[int]):
         tuple(name for name in config.figures if name != "accuracy"),  # which comes by itself
     )
     for num in nums:
-        quality.check_counts(num, count, extract, names)
+        quality.check(num, count, extract, names)
     real, _ = on_images.read(source, prepare, count)
     description = f"the first {count} images that {trained.data.source} was trained on"
     reference = quality.Reference(extract(real).features, description)

@@ -65,7 +65,7 @@ class Classifier:
             "training": self.training,
             "resize": "none",
         }
-        return Extractor(self.dim, facts, function, self.image_shape, batch_size, classifies=True)
+        return Extractor(self.dim, facts, function, self.image_shape, batch_size, classes="labels")
 
     def sha256(self) -> str:
         """Of the parameters and the scale."""

@@ -13,7 +13,7 @@ class Features(NamedTuple):
     features: np.ndarray
     """`[N, D]`."""
     logits: np.ndarray | None
-    """`[N, classes]`, where the extractor classifies."""
+    """`[N, classes]`, where the extractor has classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Extractor:
     image_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     """(H, W, C) that it is for; None where any will do."""
     batch_size: int = 100
-    classifies: bool = False
-    """Whether logits are of the classes by which such images are labelled."""
+    classes: str | None = None
+    """What its logits are of: "labels", by which such images are labelled, or others; None: it has none."""
 
     def __call__(self, images: np.ndarray) -> Features:
         """Of N images, 0 or more."""

@@ -195,7 +195,7 @@ def extractor(
         "weights": "standard" if check_hash else weights.sha256(path),
         "resize": f"{resize}, bilinear to {SIZE}",
     }
-    return Extractor(int(tap), facts, function, batch_size=batch_size)
+    return Extractor(int(tap), facts, function, batch_size=batch_size, classes="ImageNet")
 
 
 def load(path: Path, *, check_hash: bool = True) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import pytest
 from diffjax import data, evaluation
 from diffjax.errors import UserError
 from diffjax.evaluation import classifier, quality
+from diffjax.evaluation.inception_score import inception_score
+from diffjax.evaluation.precision_recall import precision_recall
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,21 @@ def test_accuracy_is_a_figure_of_labelled_samples(digits, judge):
     )
     assert figures(labels=(held_out.labels + 1) % 10)["accuracy"].value < 0.05
     assert figures().keys() == {"kernel", "frechet"}
+
+
+def test_figures_are_those_of_their_functions(digits, judge):
+    kept, held_out = digits
+    extract = judge.extractor()
+    real, (drawn, logits) = extract(kept.images).features, extract(held_out.images)
+    found = quality.figures(held_out.images, quality.Reference(real, "digits"), extract, quality.FIGURES)
+    assert list(found) == list(quality.FIGURES)
+    near = precision_recall(drawn, real, k=3)
+    assert (found["precision"].value, found["recall"].value) == near
+    assert found["precision"].floor == pytest.approx(near.precision, abs=0.1)  # held-out digits are real ones
+    assert (found["inception_score"].value, found["inception_score"].std) == inception_score(logits)
+    assert 5 < found["inception_score"].value < 10
+    with pytest.raises(UserError, match="num=9 samples: an Inception score is of 10 parts"):
+        quality.figures(held_out.images[:9], quality.Reference(real, "digits"), extract, ["inception_score"])
 
 
 def test_the_same_seed_trains_the_same_classifier(digits):

@@ -175,6 +175,8 @@ def test_likelihood(workdir, command, capsys):
         ("evaluate", ["--num", 64], "error: num=64 samples: .* needs at least 65; the kernel distance alone"),
         ("evaluate", ["--reference-num", 50], "error: reference_num=50 real images: .* needs at least 65"),
         ("evaluate", ["--num", 1, "--figures", "kernel"], "error: num=1 samples: at least 2 are needed"),
+        ("evaluate", ["--num", 3, "--figures", "recall"], "error: num=3 samples: precision and recall need at least 4"),
+        ("evaluate", ["--figures", "inception_score"], "error: figures: 'inception_score' needs classes; 'pixels in"),
         (
             "evaluate",
             ["--extractor", "none.pth"],
