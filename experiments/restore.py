@@ -108,7 +108,11 @@ def run(args: argparse.Namespace) -> None:
         compared["cascade"] = ways.in_turn([next(iter(samples.values())), *stages.later], stages.factors)
         samples = {name: ways.in_turn([way], stages.factors) for name, way in samples.items()}
     first_sample, compared = len(compared), compared | samples
-    pairs = load_pairs(stages.config, args)
+    config = stages.config
+    if args.data:
+        with naming("--data"):
+            config = run_config.with_data(config, dict(assignment("--data", text) for text in args.data))
+    pairs = load_pairs(config, args)
     smaller = [_small(pair) for pair in pairs] if stages.later else []
     if perceptual:
         with naming("--lpips"):
@@ -121,7 +125,8 @@ def run(args: argparse.Namespace) -> None:
         made[name] = restored(way.restore, given, seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
     measure = Measure(pairs, extract, stages.shape, luma_alone=args.luma, perceptual=perceptual)
-    where = f"{len(pairs)} {'whole images' if args.whole else 'images'} of {stages.config.data.source}"
+    kind = "whole images" if args.whole else "images"
+    where = " ".join([f"{len(pairs)} {kind} of {config.data.source}", *args.data])
     rows = [
         (measure(images), _protocol(name, compared[name], args, trained, extract, where))
         for name, images in made.items()
@@ -186,9 +191,6 @@ def load_pairs(config: ml_collections.ConfigDict, args: argparse.Namespace) -> l
     Raises:
       UserError: data that is not there, or is not as the config says.
     """
-    if args.data:
-        with naming("--data"):
-            config = run_config.with_data(config, dict(assignment("--data", text) for text in args.data))
     trained_on, held_out, prepare = setup.images(config)
     source = held_out if len(held_out) else trained_on
     degrade = restoration.degrade(config, source[0], prepare)

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffjax import schedules
+from diffjax import schedules, viz
 from diffjax.data import degradations
 from diffjax.errors import UserError
 from diffjax.evaluation import restoration
@@ -102,6 +103,26 @@ def test_a_cascade(super_resolution, larger, command, tmp_path):
     assert rows["input"]["figures"]["psnr"]["value"] == pytest.approx(restoration.psnr(blurry, truth).mean())
     # The second stage is no bicubic enlargement.
     assert rows["cascade"]["figures"]["psnr"] != rows["steps=1"]["figures"]["psnr"]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_cascade_of_whole_images(super_resolution, larger, command, tmp_path):
+    rng = np.random.default_rng(0)
+    for n, size in enumerate([(23, 18), (16, 33)]):
+        viz.save_png(tmp_path / "photographs" / f"{n}.png", rng.integers(0, 256, size, np.uint8))
+    images = ["--data", "source=folder", f"path={tmp_path / 'photographs'}", "holdout=0.0", "--whole", "--num", 2]
+    stages = ["--cascade", f"{larger},steps=1", "--sample", "steps=1"]
+    command("restore", "--workdir", super_resolution, *stages, *images, "--out", tmp_path / "out")
+    made = [np.array(Image.open(path)) for path in sorted((tmp_path / "out" / "images").iterdir())]
+    assert [image.shape for image in made] == [(20, 16), (16, 32)]  # what four times a whole number of pixels leaves
+    rows = json.loads((tmp_path / "out" / "restoration.json").read_text())["rows"]
+    assert all(row["protocol"]["reference"].startswith("2 whole images of folder source=folder path=") for row in rows)
+    truth = [np.array(Image.open(path)) for path in sorted((tmp_path / "photographs").iterdir())]
+    psnr = [
+        restoration.psnr(image[None, ..., None], real[: len(image), : image.shape[1]][None, ..., None])[0]
+        for image, real in zip(made, truth, strict=True)
+    ]
+    assert rows[1]["figures"]["psnr"]["value"] == pytest.approx(np.mean(psnr))
 
 
 def test_ways_in_turn_start_from_the_small_image():
