@@ -17,13 +17,14 @@ With --cascade the images are those of the last stage, made as many times smalle
 --sample are then the first stage alone, enlarged bicubically; `cascade` is the first of them with all stages after it.
 
 Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples by number, truth), `curve.png`
-(perception against distortion, if Matplotlib is there) and `restored.npz` (of the cascade, or else the first --sample;
+(--best against PSNR, if Matplotlib is there) and `restored.npz` (of the cascade, or else the first --sample;
 whole images: a folder of PNG files).
   psnr, ssim      means over images, of all channels alike or of --luma's Y; ± over images
   lpips           version 0.1 on AlexNet, by weights of your own (--lpips); its mean ± the standard error of that
   consistency     of reductions: MSE of the image made small again against the small one, in [0, 1]²·10⁵
-  kernel, frechet distances between the restored and the true images, or their tiles of config.data.image_shape, in
-                  features of --extractor; Fréchet where there are more of them than the extractor has dimensions
+  kernel, frechet distances between the restored and the true images, or their tiles of --tile pixels across (default:
+                  config.data.image_shape), in features of --extractor; Fréchet where there are more of them than the
+                  extractor has dimensions. Small tiles' pixels tell fine structure, of few images: --tile 8
 """
 
 import argparse
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=64, help="how many images")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--extractor", default="pixels", help="pixels, a classifier's .safetensors, Inception's .pth")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="height and width of what distances are between")
     parser.add_argument("--luma", action="store_true", help="PSNR and SSIM of Y in place of RGB")
     parser.add_argument("--lpips", nargs=2, type=Path, metavar=("ALEXNET", "LIN"), help="its weights: two .pth files")
     parser.add_argument("--seed", type=int, default=0)
@@ -90,12 +92,13 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: a workdir or a value that cannot be.
     """
-    for name in ("num", "batch_size"):
-        if getattr(args, name) < 1:
+    for name in ("num", "batch_size", "tile"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}={getattr(args, name)} must be ≥ 1")
     trained = ways.load(args.workdir)
     stages = ways.stages(trained, args.cascade)
-    extract = quality.extractor(args.extractor, stages.shape)
+    tile = (args.tile, args.tile, stages.shape[2]) if args.tile else stages.shape
+    extract = quality.extractor(args.extractor, tile)
     perceptual = lpips.load(*args.lpips) if args.lpips else None
     searched = candidates(args.search) if args.search else []
     samples = {text or "sample": ways.sampled(trained, text) for text in [*args.sample, *searched] or [""]}
@@ -113,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
         with naming("--data"):
             config = run_config.with_data(config, dict(assignment("--data", text) for text in args.data))
     pairs = load_pairs(config, args)
+    if any(pair.truth.shape[n] < tile[n] for pair in pairs for n in (0, 1)):
+        raise UserError(f"--tile={tile[0]}×{tile[1]}: an image is smaller; give fewer pixels")
     smaller = [_small(pair) for pair in pairs] if stages.later else []
     if perceptual:
         with naming("--lpips"):
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
         given = smaller if way.small else [pair.condition for pair in pairs]
         made[name] = restored(way.restore, given, seed=args.seed, batch_size=args.batch_size)
     truth = [pair.truth for pair in pairs]
-    measure = Measure(pairs, extract, stages.shape, luma_alone=args.luma, perceptual=perceptual)
+    measure = Measure(pairs, extract, tile, luma_alone=args.luma, perceptual=perceptual)
     kind = "whole images" if args.whole else "images"
     where = " ".join([f"{len(pairs)} {kind} of {config.data.source}", *args.data])
     rows = [
@@ -147,9 +152,12 @@ def run(args: argparse.Namespace) -> None:
         (out / "restoration.md").write_text(text)
         print(viz.save_png(out / "restored.png", picture(made | {"truth": truth}, numbered, args.whole)))
         save_images(out, made["cascade" if stages.later else next(iter(samples))], args.whole)
-        if len(samples) > 1:
-            points = [(row[0]["psnr"].value, row[0]["kernel"].value) for row in rows]
-            save_curve(out / "curve.png", list(compared)[1:], points[1:], first_sample - 1)
+        if len(samples) > 1 and args.best in rows[0][0]:
+            points = {
+                name: (row["psnr"].value, row[args.best].value) for name, (row, _) in zip(made, rows, strict=True)
+            }
+            baselines = {name: points[name] for name in list(compared)[1:first_sample]}
+            save_curve(out / "curve.png", args.best, baselines, {name: points[name] for name in samples})
     print(out / "restoration.json")
 
 
@@ -253,13 +261,17 @@ def save_images(out: Path, images: list[np.ndarray], whole: bool) -> None:
         viz.save_png(out / "images" / f"{n:05d}.png", image.squeeze())
 
 
-def save_curve(path: Path, names: list[str], points: list[tuple[float, float]], first_sample: int) -> None:
-    """The kernel distance against PSNR: a point for each baseline, one line for the samples."""
-    series = {name: ([round(x, 2)], [y]) for name, (x, y) in zip(names[:first_sample], points, strict=False)}
-    ordered = sorted(points[first_sample:])
-    series["samples"] = ([round(x, 2) for x, _ in ordered], [y for _, y in ordered])
+def save_curve(path: Path, figure: str, baselines: dict[str, tuple], samples: dict[str, tuple]) -> None:
+    """The figure of that name against PSNR, by name (PSNR, figure): a line for the samples that set the same fields."""
+    lines: dict[tuple, list[str]] = {}
+    for text in sorted(samples, key=lambda text: samples[text]):
+        lines.setdefault(tuple(part.partition("=")[0] for part in text.split(",")), []).append(text)
+    series = {name: ([point[0]], [point[1]]) for name, point in baselines.items()}
+    for texts in lines.values():
+        points = [samples[text] for text in texts]
+        series[" … ".join(dict.fromkeys((texts[0], texts[-1])))] = tuple(map(list, zip(*points, strict=True)))
     try:
-        print(viz.curves(path, series, x="PSNR, dB", y="kernel distance"))
+        print(viz.curves(path, series, x="PSNR, dB", y=figure))
     except UserError as error:
         print(error)
 

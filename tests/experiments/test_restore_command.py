@@ -13,6 +13,7 @@ from diffjax import schedules, viz
 from diffjax.data import degradations
 from diffjax.errors import UserError
 from diffjax.evaluation import restoration
+from diffjax.evaluation.frechet import feature_distance
 from diffjax.training import run_config, setup, state, ways
 from diffjax.training.checkpoints import Checkpoints
 
@@ -65,7 +66,8 @@ def larger(untrained):
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_row_for_each_way(super_resolution, command, tmp_path, capsys):
     rows = ["--sample", "steps=2", "--sample", "steps=2,draws=2", "--sample", "num_timesteps=3,steps=3,beta_start=0.1,beta_end=0.9"]  # fmt: skip
-    command("restore", "--workdir", super_resolution, *rows, "--num", 12, "--batch-size", 5, "--out", tmp_path)
+    tiles = ["--tile", 4, "--best", "frechet"]
+    command("restore", "--workdir", super_resolution, *rows, *tiles, "--num", 12, "--batch-size", 5, "--out", tmp_path)
     saved = json.loads((tmp_path / "restoration.json").read_text())
     assert [row["protocol"]["samples"].split(" ")[0] for row in saved["rows"]] == ["input", *rows[1::2]]
     assert "beta_end 0.9" in saved["rows"][3]["protocol"]["sampler"]
@@ -76,11 +78,20 @@ def test_a_row_for_each_way(super_resolution, command, tmp_path, capsys):
     records = [degradations.Degradation(**record) for record in saved["degradations"]]
     blurry = np.stack([degradations.apply(*pair) for pair in zip(records, truth, strict=True)])
     assert saved["rows"][0]["figures"]["psnr"]["value"] == pytest.approx(restoration.psnr(blurry, truth).mean())
-    assert {"psnr", "consistency", "kernel"} <= saved["rows"][1]["figures"].keys()
+    assert saved["rows"][1]["figures"].keys() == {"psnr", "consistency", "kernel", "frechet"}
+    quarters = [
+        images[:, y : y + 4, x : x + 4].reshape(12, -1) / 255
+        for images in (blurry, truth)
+        for y in (0, 4)
+        for x in (0, 4)
+    ]
+    distance = feature_distance(np.concatenate(quarters[:4]), np.concatenate(quarters[4:]))
+    assert saved["rows"][0]["figures"]["frechet"]["value"] == pytest.approx(distance, rel=1e-4)
     # One sample is another than the mean of two.
     assert saved["rows"][1]["figures"] != saved["rows"][2]["figures"]
     assert np.load(tmp_path / "restored.npz")["arr_0"].shape == (12, 8, 8, 1)
     assert (tmp_path / "restored.png").exists()
+    assert (tmp_path / "curve.png").exists()
     assert "| psnr |" in capsys.readouterr().out
 
 
