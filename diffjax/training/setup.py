@@ -99,7 +99,7 @@ class Training(NamedTuple):
     """What is done to each image of the source."""
     degrade: data.Prepare | None
     """What makes its condition of it; None: nothing, or the source has both."""
-    learning_rate: optax.Schedule
+    learning_rate: optimizers.LearningRate
     optimizer: optax.GradientTransformation
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from diffjax.training import optimizers
 
+RATE = optimizers.learning_rate(1.0, warmup_steps=0, decay="constant", num_steps=5)
+
 
 def test_warm_up_then_cosine_to_zero():
     rate = optimizers.learning_rate(2.0, warmup_steps=10, decay="cosine", num_steps=110)
@@ -17,12 +19,28 @@ def test_constant():
 
 
 def test_gradient_is_clipped_by_its_global_norm():
-    opt = optimizers.optimizer("adam", optax.constant_schedule(1.0), clip_norm=1.0)
+    opt = optimizers.optimizer("adam", RATE, clip_norm=1.0)
     clipping = opt.update(
         {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, opt.init({"a": jnp.zeros(1), "b": jnp.zeros(1)})
     )
     moments = clipping[1][1][0].mu  # Adam's first moment: 0.1 of what came through
     np.testing.assert_allclose([moments["a"][0], moments["b"][0]], [0.06, 0.08], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_updates_are_optax_s_at_that_rate(name):
+    rate = optimizers.learning_rate(0.3, warmup_steps=2, decay="cosine", num_steps=9)
+    ours = optimizers.optimizer(name, rate, clip_norm=None)
+    theirs = optimizers.OPTIMIZERS[name](lambda count: 0.3 * rate.share(count))
+    params = [{"a": jnp.array([1.0, -2.0])}] * 2
+    states = [optimizer.init(params[0]) for optimizer in (ours, theirs)]
+    for n in range(8):
+        gradients = {"a": jnp.array([0.5 + n, -1.0])}
+        for k, optimizer in enumerate((ours, theirs)):
+            updates, states[k] = optimizer.update(gradients, states[k], params[k])
+            params[k] = optax.apply_updates(params[k], updates)
+        np.testing.assert_allclose(params[0]["a"], params[1]["a"], rtol=1e-6)
+    assert abs(params[0]["a"][0] - 1.0) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -35,8 +53,8 @@ def test_gradient_is_clipped_by_its_global_norm():
         (lambda: optimizers.learning_rate(0.0, warmup_steps=0, decay="cosine", num_steps=5), "learning_rate=0.0"),
         (lambda: optimizers.learning_rate(1.0, warmup_steps=5, decay="cosine", num_steps=5), "warmup_steps=5.*0 … 4"),
         (lambda: optimizers.learning_rate(1.0, warmup_steps=-1, decay="constant", num_steps=5), "warmup_steps=-1"),
-        (lambda: optimizers.optimizer("sgdd", None, clip_norm=None), "name='sgdd' is not one of 'adam', 'adamw'"),
-        (lambda: optimizers.optimizer("adam", None, clip_norm=0.0), "clip_norm=0.0"),
+        (lambda: optimizers.optimizer("sgdd", RATE, clip_norm=None), "name='sgdd' is not one of 'adam', 'adamw'"),
+        (lambda: optimizers.optimizer("adam", RATE, clip_norm=0.0), "clip_norm=0.0"),
     ],
 )
 def test_bad_input(make, words):

@@ -265,6 +265,17 @@ def test_one_program_for_every_learning_rate_of_a_run(count_compilations):
     assert moved[5] < moved[1] < moved[2]
 
 
+def test_another_run_s_learning_rate_is_the_same_program():
+    def program(peak, clip_norm=1.0):
+        rate = optimizers.learning_rate(peak, warmup_steps=2, decay="cosine", num_steps=6)
+        optimizer, devices = optimizers.optimizer("adamw", rate, clip_norm=clip_norm), jax.devices()[:2]
+        train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+        return jax.jit(train_step).lower(start(optimizer, 2), put_batches(images(1), devices)).as_text()
+
+    assert program(0.1) == program(0.2)
+    assert program(0.1) != program(0.1, clip_norm=2.0)
+
+
 def test_state_is_consumed():
     optimizer = optax.adam(1e-3)
     train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=jax.devices())
