@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffjax.training import draws, ema
@@ -101,7 +102,7 @@ def make_train_step(
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         gradients, losses = _scan(part_gradient, zeros, (*parts, dropout_keys), accumulate)
         losses = jnp.zeros(batch_size, losses.dtype).at[mine].set(losses.reshape(-1))
-        gradients, losses = lax.psum((gradients, losses), _AXIS)
+        gradients, losses = _all_reduce((gradients, losses))
 
         metrics = {"loss": jnp.mean(weight * losses), "grad_norm": optax.tree.norm(gradients)}
         in_bucket = t * NUM_BUCKETS // num_timesteps == jnp.arange(NUM_BUCKETS)[:, None]
@@ -146,6 +147,12 @@ def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
         return lax.scan(body, carry, xs, length=length)
     carry, y = body(carry, jax.tree.map(lambda column: column[0], xs))
     return carry, jax.tree.map(lambda value: value[None], y)
+
+
+def _all_reduce(tree: Any) -> Any:
+    """The sum over devices, as one vector: of an all-reduce each array has its price (most of it on the CPU)."""
+    vector, restore = ravel_pytree(tree)
+    return restore(lax.psum(vector, _AXIS))
 
 
 def all_devices() -> list[jax.Device]:
