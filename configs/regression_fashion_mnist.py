@@ -15,5 +15,5 @@ def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from SR3."""
     config = sr3_fashion_mnist.get_config()
     config.task.name = "regression"
-    config.train.update(steps=1_000, loss="l2")
+    config.train.update(steps=600, loss="l2")
     return config
