@@ -10,7 +10,8 @@ FOLDER holds photographs of any size from 48×48 up. Blur is drawn anew each tim
 noise. Two networks of 0.62 million parameters; 6,000 steps on the 200 photographs of BSDS500's training part took 53
 minutes on one CPU core that was shared. Of 10 whole ones of its test part (481×321, other blur each), PSNR, SSIM and
 Fréchet distance of tiles of 8×8: input 24.58, 0.636, 0.168; predictor 25.45, 0.690, 0.114; one sample of 20 steps
-25.47, 0.686, 0.113; the mean of 8 25.51, 0.690, 0.116; 5 steps 25.31, 0.669, 0.102.
+25.47, 0.686, 0.113; the mean of 8 25.51, 0.690, 0.116; 5 steps 25.31, 0.669, 0.102. With the noise of a sample halved
+(noise_scale) 24.00, 0.524, 0.060: it leaves grain.
 """
 
 import ml_collections

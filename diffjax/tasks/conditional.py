@@ -42,7 +42,9 @@ class Sampling(NamedTuple):
     target: str = "eps"
     """What the network predicts."""
     noise_scale: float = 1.0
-    """What x_T and the noise of each row are multiplied by: under 1, nearer to the mean of what could be."""
+    """What x_T and the noise of each row are multiplied by: under 1, nearer to the mean of what could be, where the
+    network does as it should; one with group norms may take what is missing for noise, and leave grain.
+    """
     progress: bool | str = False
 
 
