@@ -269,7 +269,7 @@ def save_curve(path: Path, figure: str, baselines: dict[str, tuple], samples: di
     series = {name: ([point[0]], [point[1]]) for name, point in baselines.items()}
     for texts in lines.values():
         points = [samples[text] for text in texts]
-        series[" … ".join(dict.fromkeys((texts[0], texts[-1])))] = tuple(map(list, zip(*points, strict=True)))
+        series[" …\n".join(dict.fromkeys((texts[0], texts[-1])))] = tuple(map(list, zip(*points, strict=True)))
     try:
         print(viz.curves(path, series, x="PSNR, dB", y=figure))
     except UserError as error:
