@@ -3,7 +3,8 @@ r"""What SR3 is compared with: the same UNet, 8×8 → 32×32 in one call.
     python experiments/train.py --config configs/regression_fashion_mnist.py --workdir runs/regression_fashion_mnist \
         --config.data.path=FILE
 
-Not run here yet.
+It is trained with L2, as SR3's authors train theirs. 600 steps took 20 minutes on one CPU core that was shared; what it
+reaches stands in configs/sr3_fashion_mnist.py.
 """
 
 import ml_collections

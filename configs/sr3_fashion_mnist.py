@@ -2,12 +2,17 @@ r"""Super-resolution of Fashion-MNIST, 8×8 → 32×32 (SR3).
 
     python experiments/train.py --config configs/sr3_fashion_mnist.py --workdir runs/sr3_fashion_mnist \
         --config.data.path=FILE
+    python experiments/restore.py --workdir runs/sr3_fashion_mnist --search 25 --num 100 --extractor CLASSIFIER
     python experiments/restore.py --workdir runs/sr3_fashion_mnist --data images=x_test labels= --num 500 \
-        --regression runs/regression_fashion_mnist --sample steps=100 \
-        --sample num_timesteps=25,steps=25,beta_start=1e-4,beta_end=0.5 \
-        --sample num_timesteps=,beta_start=,beta_end=,steps=2000
+        --extractor CLASSIFIER --regression runs/regression_fashion_mnist --sample steps=100 \
+        --sample num_timesteps=25,steps=25,beta_start=1e-06,beta_end=0.4578
+    python experiments/restore.py --workdir runs/sr3_fashion_mnist --data images=x_test labels= --num 64 \
+        --extractor CLASSIFIER --sample num_timesteps=,beta_start=,beta_end=,steps=2000
 
-Not run here yet.
+989,361 parameters; 4,500 steps took 2 h on one CPU core beside other work (1.3 s a step alone). CLASSIFIER is what
+experiments/classifier.py makes. 500 test images, PSNR, SSIM, consistency, Fréchet distance: bicubic 16.65, 0.448, 117,
+10.5; regression 23.74, 0.810, 2.2, 0.280; SR3 in 100 steps 22.24, 0.775, 3.3, 0.136; in 25, by the schedule that the
+search found on training images, 22.64, 0.786, 2.8, 0.160.
 """
 
 import ml_collections
