@@ -15,5 +15,5 @@ def get_config() -> ml_collections.ConfigDict:
     """The experiment: what it sets apart from Fashion-MNIST."""
     config = sr3_fashion_mnist.get_config()
     config.data.update(path="data/cifar10.npz", image_shape=(32, 32, 3), fit="exact", flip=True)
-    config.train.steps = 1_000
+    config.train.steps = 2_500
     return config

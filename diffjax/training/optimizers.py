@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffjax.training.packing import packed
+
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw}
 DECAYS = ("constant", "cosine")
 
@@ -53,7 +55,7 @@ def learning_rate(peak: float, *, warmup_steps: int, decay: str, num_steps: int)
 def optimizer(name: str, rate: LearningRate, *, clip_norm: float | None) -> optax.GradientTransformation:
     """`name` ("adam" or "adamw") at `rate`, after clipping the gradient's global norm to `clip_norm` (None: not).
 
-    Its state has all parameters in one vector: networks have hundreds of arrays, most of them small.
+    Its state is of packed parameters (`packing`).
 
     Raises:
       ValueError: an unknown name, or a norm ≤ 0.
@@ -63,7 +65,7 @@ def optimizer(name: str, rate: LearningRate, *, clip_norm: float | None) -> opta
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm={clip_norm} must be > 0, or None for no clipping")
     clipping = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.flatten(optax.chain(clipping, OPTIMIZERS[name](rate.share), _times(rate.peak)))
+    return packed(optax.chain(clipping, OPTIMIZERS[name](rate.share), _times(rate.peak)))
 
 
 def _times(factor: float) -> optax.GradientTransformation:

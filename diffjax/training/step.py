@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffjax.training import draws, ema
+from diffjax.training.packing import pack
 from diffjax.training.state import TrainState
 
 NUM_BUCKETS = 4
@@ -150,9 +150,9 @@ def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
 
 
 def _all_reduce(tree: Any) -> Any:
-    """The sum over devices, as one vector: of an all-reduce each array has its price (most of it on the CPU)."""
-    vector, restore = ravel_pytree(tree)
-    return restore(lax.psum(vector, _AXIS))
+    """The sum over devices."""
+    packed, unpack = pack(tree)
+    return unpack(lax.psum(packed, _AXIS))
 
 
 def all_devices() -> list[jax.Device]:

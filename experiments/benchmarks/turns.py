@@ -46,12 +46,15 @@ def markdown(row: Row) -> str:
 def take(functions: dict[str, Callable[[], Any]], repeats: int, least: float = 0.1) -> dict[str, list[float]]:
     """Seconds a call of each function, in turn, so that a slow spell of the machine meets them all.
 
-    Each is called once before the clock starts; in each turn as often as fits into `least` seconds, waited for.
+    Each is called once before the clock starts; in each turn, waited for, as often as it takes to fill `least` seconds
+    or what one call of the slowest takes: the first call after another function is slower, and none is to gain by that.
     """
     times = {name: [] for name in functions}
     for function in functions.values():
         jax.block_until_ready(function())
-    counts = {name: math.ceil(least / seconds(function)) for name, function in functions.items()}
+    once = {name: seconds(function) for name, function in functions.items()}
+    least = max(least, *once.values())
+    counts = {name: math.ceil(least / taken) for name, taken in once.items()}
     for _ in range(repeats):
         for name, function in functions.items():
             times[name].append(seconds(function, counts[name]))

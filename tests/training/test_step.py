@@ -9,7 +9,7 @@ import pytest
 
 from diffjax import data, models, schedules
 from diffjax.tasks import generation
-from diffjax.training import draws, ema, optimizers, reports, setup, state
+from diffjax.training import draws, ema, optimizers, packing, reports, setup, state
 from diffjax.training.step import NUM_BUCKETS, check_batch_size, make_train_step, put_batches, put_resident, replicate
 
 MODEL = models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
@@ -217,8 +217,9 @@ def test_a_report_of_skipped_steps_alone():
     assert reports.summarize([bad]) == {"skipped": 1.0}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(accumulate):
+@pytest.mark.parametrize(("accumulate", "large"), [(1, packing.LARGE), (2, packing.LARGE), (1, 5)])
+def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, accumulate, large):
+    monkeypatch.setattr(packing, "LARGE", large)
     optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
     for timesteps in ("uniform", "importance"):
         train_step = make_train_step(
