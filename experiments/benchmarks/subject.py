@@ -103,9 +103,9 @@ def _weights(shapes: Any) -> Any:
     def draw(path, leaf):
         kind = path[-1].key
         if kind != "kernel":
-            return jnp.full(leaf.shape, float(kind == "scale"))
+            return jnp.full(leaf.shape, float(kind == "scale"), leaf.dtype)
         key = jax.random.key(hash_of(path))
-        return jax.random.normal(key, leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]))
+        return jax.random.normal(key, leaf.shape, leaf.dtype) / math.sqrt(math.prod(leaf.shape[:-1]))
 
     def hash_of(path):
         return sum(n * ord(letter) for n, letter in enumerate(jax.tree_util.keystr(path), 1))

@@ -54,6 +54,17 @@ def test_rows_without_pytorch(benchmarks, command, capsys, monkeypatch):
     assert call.startswith("| one call, 0.231M UNet, batch 8 | a matrix product of as many FLOPs | ")
 
 
+def test_training_s_first_state_is_of_the_types_of_the_next(benchmarks):
+    # Or the second step would compile anew.
+    step, state, batches = benchmarks["subject"].load("digits", 8, "float32").training()
+    following, _ = jax.eval_shape(step, state, batches)
+    first, second = (
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), whole.replace(key=None))
+        for whole in (state, following)
+    )
+    assert first == second
+
+
 @pytest.mark.slow
 def test_every_row(command, capsys):
     command("benchmark", "--repeats", 1, "--batch", 8, "--steps", 3)
