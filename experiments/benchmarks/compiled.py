@@ -28,16 +28,29 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     x, t = jax.device_put((of.x, of.t), of.device)
     params = jax.device_put(of.params, of.device)
 
-    def gradient(remat, params, x, t):
-        model = of.experiment.model.clone(remat=remat)
+    def objective(remat, params, x, t):
         rngs = {"dropout": jax.random.key(0)}
-        return jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x, t, train=True, rngs=rngs) ** 2))(params)
+        return jnp.mean(
+            of.experiment.model.clone(remat=remat).apply({"params": params}, x, t, train=True, rngs=rngs) ** 2
+        )
 
-    programs = {remat: jax.jit(partial(gradient, remat)).lower(params, x, t).compile() for remat in (True, False)}
+    def kept(remat, batch):
+        """Bytes that the forward pass of so many images keeps for the backward pass."""
+        shapes = [jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype) for array in (x, t)]
+        back = jax.eval_shape(
+            lambda params, *of: jax.vjp(lambda p: objective(remat, p, *of), params)[1], params, *shapes
+        )
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(back))
+
+    kinds = (True, False)
+    programs = {remat: jax.jit(jax.grad(partial(objective, remat))).lower(params, x, t).compile() for remat in kinds}
     held = {remat: [p.memory_analysis().temp_size_in_bytes / of.batch / 2**20] for remat, p in programs.items()}
+    # Two batches, for the parameters are kept as well.
+    images = {remat: [(kept(remat, 4) - kept(remat, 2)) / 2 / 2**20] for remat in kinds}
     times = turns.take({remat: partial(program, params, x, t) for remat, program in programs.items()}, args.repeats)
     what = f"gradient with remat, {of.name}, batch {of.batch}"
-    yield Row(f"{what}: memory an image", "without", held[True], held[False], "MiB")
+    yield Row(f"{what}: kept for the backward pass, an image", "without", images[True], images[False], "MiB")
+    yield Row(f"{what}: memory of the program, an image", "without", held[True], held[False], "MiB")
     yield Row(f"{what}: time", "without", times[True], times[False])
 
 
