@@ -244,4 +244,6 @@ def _reason(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     if found := re.search(r"os_error_code='(\d+)'", text):
         return os.strerror(int(found[1]))
+    if "tree structures do not match" in text:
+        return "it holds another state (saved with another diffjax or optax? parameters and averages can still be used)"
     return getattr(error, "strerror", None) or textwrap.shorten(text.splitlines()[0], 200, placeholder=" …")

@@ -143,6 +143,15 @@ def test_none_readable_is_one_line_and_loses_nothing(two):
     assert contents(workdir) == before
 
 
+def test_another_optimizer_s_state_is_told_as_such_and_parameters_are_read(two):
+    workdir, states = two
+    like = make().replace(opt_state=optax.sgd(0.1, momentum=0.9).init(make().params))
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        with pytest.raises(UserError, match="checkpoints/2: it holds another state .*nothing was changed"):
+            checkpoints.restore(like)
+        assert_equal(checkpoints.restore_params(like.params, ema=None), (2, states[2].params))
+
+
 def test_what_a_kill_left_half_written_is_no_checkpoint_and_is_cleared_by_the_next_run(two):
     workdir, states = two
     half = workdir / "checkpoints" / "3.orbax-checkpoint-tmp"
