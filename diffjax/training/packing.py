@@ -20,7 +20,10 @@ class Packed(NamedTuple):
 
 
 def pack(tree: Any) -> tuple[Packed, Callable[[Packed], Any]]:
-    """(its arrays, what makes the tree of such ones again)."""
+    """(the arrays of a pytree, what makes that tree of such ones again).
+
+    Small ones of several dtypes share their common one while they are packed, and have their own again afterwards.
+    """
     leaves, structure = jax.tree.flatten(tree)
     is_large = [leaf.size > LARGE for leaf in leaves]
     small, split = ravel_pytree([leaf for leaf, large in zip(leaves, is_large, strict=True) if not large])
@@ -33,7 +36,11 @@ def pack(tree: Any) -> tuple[Packed, Callable[[Packed], Any]]:
 
 
 def packed(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimizer on packed arrays, its state made of such: for updates that don't ask whose they are."""
+    """The same optimizer on packed arrays, its state made of such.
+
+    For updates that are the same whatever array an element belongs to: Adam's and a clipped global norm are, masks by
+    name or shape and factored moments are not.
+    """
 
     def init(params):
         return optimizer.init(pack(params)[0])
