@@ -10,7 +10,7 @@ python experiments/benchmark.py [--model digits] [--rows call sample train] [--r
   scan      1000 DDIM steps through a network that costs nothing, 64 images of 32×32×3: the loop's own time
   pipeline  images read (those of other configs than the digits' are random bytes), over images trained on
   bf16      one network call in bfloat16, over float32, with its error
-  memory    what a gradient keeps for its backward pass, and holds in all, for each image; its time; `remat` over without
+  memory    what a gradient keeps for its backward pass, and holds in all, an image; its time; `remat` over without
   compile   the programs of the training step and of the sampler: from the cache on disk, over anew
   start     from process start to 64 samples of the digits (DDIM, 50 steps): with programs in the cache, over without
 
