@@ -1,6 +1,6 @@
-"""Fashion-MNIST by class, labels dropped one time in ten, sampled with classifier-free guidance.
+r"""Fashion-MNIST by class, labels dropped one time in ten, sampled with classifier-free guidance.
 
-    python experiments/train.py --config configs/classes_fashion_mnist.py --workdir runs/classes_fashion_mnist \
+    diffjax train --config classes_fashion_mnist --workdir runs/classes_fashion_mnist \
         --config.data.path=FILE
 
 The network, the file and the time it takes are those of configs/fashion_mnist.py; not run here yet.
@@ -8,9 +8,11 @@ The network, the file and the time it takes are those of configs/fashion_mnist.p
 
 import ml_collections
 
-from configs import classes_digits, fashion_mnist
+from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment: what it sets apart from Fashion-MNIST without classes."""
-    return classes_digits.by_class(fashion_mnist.get_config())
+    """Returns what the experiment sets."""
+    config = config_files.load("fashion_mnist")
+    config.update({"model": {"num_classes": 10}, "train": {"label_dropout": 0.1}, "sample": {"guidance_scale": 2.0}})
+    return config

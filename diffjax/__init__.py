@@ -1,15 +1,17 @@
-"""diffjax: denoising diffusion in JAX. Schedules, grids and samplers are data; networks are functions.
+"""diffjax: denoising diffusion models (DDPM, DDIM) in JAX. Schedules and samplers are tables, networks are functions.
 
-The functional core (NumPy and JAX alone) is imported with the package; the rest on first use.
+`import diffjax` imports the functional core, which needs only NumPy and JAX; other subpackages load on first use.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from diffjax import (
     editing,
     guidance,
     latents,
     likelihood,
+    parameterization,
     process,
     samplers,
     sampling,
@@ -27,23 +29,34 @@ from diffjax.sampling import (
     sample_trajectory,
 )
 from diffjax.schedules import NoiseSchedule
-from diffjax.steps import Steps, stack
+from diffjax.steps import Sampler, stack
+
+if TYPE_CHECKING:
+    from diffjax import data, interop, losses, metrics, models, report, runs, sweeps, tasks, training, viz
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "evaluation", "interop", "losses", "models", "tasks", "training", "viz")
+_LAZY = ("data", "interop", "losses", "metrics", "models", "report", "runs", "sweeps", "tasks", "training", "viz")
 
 __all__ = [
     "NoiseSchedule",
     "Prediction",
-    "Steps",
+    "Sampler",
     "Trajectory",
+    "data",
     "editing",
-    "initial_noise",
     "guidance",
+    "initial_noise",
+    "interop",
     "latents",
     "likelihood",
+    "losses",
+    "metrics",
+    "models",
+    "parameterization",
     "process",
+    "report",
+    "runs",
     "sample",
     "sample_keys",
     "sample_many",
@@ -53,16 +66,20 @@ __all__ = [
     "schedules",
     "stack",
     "steps",
+    "sweeps",
+    "tasks",
     "thresholds",
     "timesteps",
-    *_LAZY,
+    "training",
+    "viz",
 ]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str):
-    if name in _LAZY:
-        return importlib.import_module(f"diffjax.{name}")
-    raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
+    def __getattr__(name: str):
+        if name in _LAZY:
+            return importlib.import_module(f"diffjax.{name}")
+        raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
 
 
 def __dir__():

@@ -1,4 +1,4 @@
-"""Batches over the devices of this process."""
+"""Spreads batches over the devices of this process."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def whole(batch_size: int) -> int:
-    """The smallest multiple of the number of devices that is no less than `batch_size`."""
+    """Returns the smallest multiple of the number of devices that is at least `batch_size`."""
     count = jax.local_device_count()
     return -(-batch_size // count) * count
 
 
 def everywhere(tree: Any, batch_size: int) -> Any:
-    """`tree` on every device, where these divide `batch_size`; else as it is."""
+    """Copies `tree` to every device if the number of devices divides `batch_size`; otherwise returns it unchanged."""
     return _put(tree, PartitionSpec(), batch_size)
 
 
 def split(tree: Any, batch_size: int) -> Any:
-    """Arrays `[batch_size, …]` cut along their first axis, a part a device, where these divide it; else as they are."""
+    """Splits arrays `[batch_size, …]` over the devices if their number divides `batch_size`, else returns `tree`."""
     return _put(tree, PartitionSpec("batch"), batch_size)
 
 

@@ -1,7 +1,7 @@
-"""Images made from parts of others by an unconditional network: inpainting, and image to image.
+"""Image editing with an unconditional network: inpainting and image-to-image.
 
-Nothing but `sample`: what is known goes in by the transform of x̂0 (`clip`), by where x starts, or by a table whose
-rows go back up.
+`inpaint` and `image_to_image` call `sample`; the given image enters through the initial x and the transform of x̂0
+(`clip`). `resampled` builds a sampler whose rows also return to noisier levels, for `inpaint`.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from diffjax import process, sampling
 from diffjax.noise import initial_noise, keys_of
 from diffjax.sampling import Clip, Predict
 from diffjax.schedules import NoiseSchedule
-from diffjax.steps import Steps
+from diffjax.steps import Sampler
 
 
 def inpaint(
     schedule: NoiseSchedule,
-    steps: Steps,
+    sampler: Sampler,
     predict: Predict,
     image: jax.Array,
     known: jax.Array,
@@ -29,67 +29,72 @@ def inpaint(
     clip: Clip = None,
     progress: bool | str = False,
 ) -> jax.Array:
-    """A sample that is `image` where `known`; the rest is the network's, `[B, …]`.
+    """Samples images `[B, …]` that equal `image` where `known` is True; the network fills in the rest.
 
-    At known places x̂0 is the image, from which every row's x follows: it is the image noised to the row's level, drawn
-    by the sampler's own posterior, so that its law at every level is q(x_t | x_0). `resampled` tables let the
-    network's part agree with it better.
+    Where `known` is True, x̂0 is replaced by the image, which the sampler's own posterior then noises to the level of
+    each row: the known part of x is distributed as q(x_t | x_0) at every level. With a `resampled` sampler, the
+    generated part agrees better with the known part.
 
     Args:
-      schedule: that the table is on.
-      steps: a table that derives ε̂ from x̂0 (all do unless told not to), and ends at clean data.
-      predict: as `sample` takes it, for images without a condition.
-      image: `[B, …]`; what it is where not known does not matter.
-      known: bool, broadcasts against `image`.
-      key: one, or `[B]`.
-      clip: of x̂0 elsewhere, as in `sample`.
+      schedule: the schedule of the sampler.
+      sampler: a sampler that derives ε̂ from x̂0 (the default of all samplers) and ends at clean data.
+      predict: as in `sample`; an unconditional network.
+      image: `[B, …]`; its values where `known` is False have no effect.
+      known: bool, True where the image is kept; broadcasts against `image`.
+      key: one key, or `[B]`.
+      clip: the transform of x̂0 where `known` is False, as in `sample`.
       progress: as in `sample`.
 
     Raises:
-      ValueError: a mask that does not fit, a table that keeps the network's ε̂ or ends above clean data, and as
-        `sample`.
+      ValueError: a mask that does not broadcast against `image`, a sampler that keeps the network's ε̂ or does not end
+        at clean data; and as in `sample`.
     """
     image, known = jnp.asarray(image), jnp.asarray(known, bool)
     fits = zip(known.shape[::-1], image.shape[::-1], strict=False)
     if known.ndim > image.ndim or any(size not in (1, whole) for size, whole in fits):
         raise ValueError(f"known of shape {known.shape} does not fit images of shape {image.shape}")
-    if not steps.rederive_eps:
-        raise ValueError("this table keeps the network's eps (rederive_eps=False), which knows nothing of the image")
-    if steps.grid[-1] != -1:
-        raise ValueError(f"this table ends at level {steps.grid[-1]}; inpainting needs one that ends at clean data, -1")
+    if not sampler.rederive_eps:
+        raise ValueError(
+            "rederive_eps=False keeps the network's eps, which does not depend on the image: inpainting needs True"
+        )
+    if sampler.grid[-1] != -1:
+        raise ValueError(
+            f"this sampler ends at level {sampler.grid[-1]}; inpainting needs one that ends at clean data, -1"
+        )
     replace = jax.tree_util.Partial(_replace, image, known, sampling.as_clip(clip))
     keys = keys_of(key, len(image))
-    x = noised(schedule, image, int(steps.grid[0]), keys)
-    # Where nothing is known, x starts from pure noise.
+    x = noised(schedule, image, int(sampler.grid[0]), keys)
+    # Where the image is unknown, x starts from pure noise.
     x = jnp.where(known, x, initial_noise(keys, image.shape[1:], x.dtype))
-    return sampling.sample(steps, predict, x, keys if steps.is_stochastic else None, clip=replace, progress=progress)
+    return sampling.sample(
+        sampler, predict, x, keys if sampler.is_stochastic else None, clip=replace, progress=progress
+    )
 
 
-def resampled(schedule: NoiseSchedule, steps: Steps, *, jump: int = 10, times: int = 10) -> Steps:
-    """A table that goes down each stretch of `jump` steps `times` times (RePaint; Lugmayr et al. 2022, §4.2, Fig. 3).
+def resampled(schedule: NoiseSchedule, sampler: Sampler, *, jump: int = 10, times: int = 10) -> Sampler:
+    """Repeats each stretch of `jump` steps `times` times (RePaint; Lugmayr et al. 2022, §4.2, Fig. 3).
 
-    Between two passes x is noised again to the stretch's first level t, x_t = √(ᾱ_t/ᾱ_s)·x_s + √(1-ᾱ_t/ᾱ_s)·z. That
-    asks the network nothing, so it is no row but a part of the row before, which leads from the last level but one
-    straight back to t: with a, b, c, d that row's and k = √(ᾱ_t/ᾱ_s), the new one's are k·a, k·b, k·c and
-    √(k²d² + 1 - k²).
+    Between two passes, x is noised again to the stretch's first level t: x_t = √(ᾱ_t/ᾱ_s)·x_s + √(1-ᾱ_t/ᾱ_s)·z. This
+    needs no network call, so it is merged into the last row of the pass, which then leads back to t instead of to s:
+    with k = √(ᾱ_t/ᾱ_s), its coefficients a, b, c, d become k·a, k·b, k·c and √(k²d² + 1 - k²).
 
     Args:
-      schedule: that the table is on.
-      steps: descending, one call a step, with no history and no learned variance: `ddpm` or `ddim`.
-      jump: RePaint's jump length, 10 in the paper; a last stretch may be shorter.
-      times: how often each stretch is walked; 1 is the table itself.
+      schedule: the schedule of the sampler.
+      sampler: a descending sampler with one network call per step, no history and no learned variance: `ddpm`, `ddim`.
+      jump: RePaint's jump length, 10 in the paper; the last stretch may be shorter.
+      times: the number of passes over each stretch; 1 leaves the sampler unchanged.
 
     Returns:
-      A table of times·S rows.
+      A sampler of times·S rows.
 
     Raises:
-      ValueError: jump or times under 1, or a table of another kind.
+      ValueError: jump or times < 1, or a sampler with history or learned variance.
     """
     if jump < 1 or times < 1:
         raise ValueError(f"jump={jump} and times={times} must be ≥ 1")
-    if np.shape(steps.x0_history)[-1] or np.shape(steps.eps_history)[-1] or steps.log_var is not None:
-        raise ValueError("a table with history or with a learned variance cannot go back up: use ddpm or ddim")
-    rows = steps.num_rows
+    if np.shape(sampler.x0_history)[-1] or np.shape(sampler.eps_history)[-1] or sampler.log_var is not None:
+        raise ValueError("a sampler with history or learned variance cannot be resampled: use ddpm or ddim")
+    rows = sampler.num_rows
     order, back_to = [], []
     for start in range(0, rows, jump):
         stretch = list(range(start, min(start + jump, rows)))
@@ -97,26 +102,26 @@ def resampled(schedule: NoiseSchedule, steps: Steps, *, jump: int = 10, times: i
             order += stretch
             back_to += [-1] * (len(stretch) - 1) + [start if n < times - 1 else -1]
     order, back_to = np.array(order), np.array(back_to)
-    walked = jax.tree.map(lambda column: np.asarray(column)[order], steps)
+    repeated = jax.tree.map(lambda column: np.asarray(column)[order], sampler)
     up = back_to >= 0
-    level = np.where(up, np.asarray(steps.t_from)[back_to], walked.t_to)
+    level = np.where(up, np.asarray(sampler.t_from)[back_to], repeated.t_to)
     alpha_bar = schedule.alpha_bar_at(level)
-    k = np.where(up, np.sqrt(alpha_bar / schedule.alpha_bar_at(walked.t_to)), 1.0)
+    k = np.where(up, np.sqrt(alpha_bar / schedule.alpha_bar_at(repeated.t_to)), 1.0)
     return dataclasses.replace(
-        walked,
+        repeated,
         t_to=level.astype(np.int32),
-        signal_to=np.where(up, np.sqrt(alpha_bar), walked.signal_to),
-        noise_to=np.where(up, np.sqrt(1.0 - alpha_bar), walked.noise_to),
-        a=k * walked.a,
-        b=k * walked.b,
-        c=k * walked.c,
-        d=np.where(up, np.sqrt(k**2 * walked.d**2 + 1.0 - k**2), walked.d),
+        signal_to=np.where(up, np.sqrt(alpha_bar), repeated.signal_to),
+        noise_to=np.where(up, np.sqrt(1.0 - alpha_bar), repeated.noise_to),
+        a=k * repeated.a,
+        b=k * repeated.b,
+        c=k * repeated.c,
+        d=np.where(up, np.sqrt(k**2 * repeated.d**2 + 1.0 - k**2), repeated.d),
     )
 
 
 def image_to_image(
     schedule: NoiseSchedule,
-    steps: Steps,
+    sampler: Sampler,
     predict: Predict,
     image: jax.Array,
     key: jax.Array,
@@ -124,27 +129,27 @@ def image_to_image(
     clip: Clip = None,
     progress: bool | str = False,
 ) -> jax.Array:
-    """`image` `[B, …]` noised to the level that the table starts from, and denoised (SDEdit; Meng et al. 2022).
+    """Noises `image` `[B, …]` to the level at which the sampler starts, and denoises it (SDEdit; Meng et al. 2022).
 
-    How far it goes from the image is that level: `steps` on `timesteps.starting_at(grid, index)`.
+    A noisier first level allows larger changes to the image; build the sampler on `timesteps.starting_at(grid, index)`.
 
     Args:
-      schedule: that the table is on.
-      steps, predict, clip, progress: as in `sample`.
-      image: clean data, drawn or painted.
-      key: one, or `[B]`.
+      schedule: the schedule of the sampler.
+      sampler, predict, clip, progress: as in `sample`.
+      image: clean data, such as a photograph or a painting.
+      key: one key, or `[B]`.
 
     Raises:
-      ValueError: as `sample`.
+      ValueError: as in `sample`.
     """
     image = jnp.asarray(image)
     keys = keys_of(key, len(image))
-    x = noised(schedule, image, int(steps.grid[0]), keys)
-    return sampling.sample(steps, predict, x, keys if steps.is_stochastic else None, clip=clip, progress=progress)
+    x = noised(schedule, image, int(sampler.grid[0]), keys)
+    return sampling.sample(sampler, predict, x, keys if sampler.is_stochastic else None, clip=clip, progress=progress)
 
 
 def noised(schedule: NoiseSchedule, image: jax.Array, t: int, keys: ArrayLike) -> jax.Array:
-    """A draw of q(x_t | x_0) for each image `[B, …]`, with the noise that a sample of that key starts from."""
+    """Samples q(x_t | x_0) for each image `[B, …]`, with the initial noise of its key."""
     image = jnp.asarray(image)
     return process.q_sample(schedule, image, t, initial_noise(keys, image.shape[1:], image.dtype))
 

@@ -1,7 +1,8 @@
-"""The error that a person at a command line can mend."""
+"""`UserError`, the exception for bad input, and helpers that raise it with a one-line message."""
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,28 @@ from typing import Any
 class UserError(Exception):
     """Bad input: the message is one line that names the value, what is allowed, and the config field or file.
 
-    Command lines print it without a traceback and exit with 1.
+    Commands print it without a traceback and exit with status 1.
     """
 
 
 @contextlib.contextmanager
-def naming(field: str):
-    """Turns a `ValueError` raised inside into a `UserError` that opens with the config field it came from."""
+def naming(section: str):
+    """Turns a `ValueError` raised inside into a `UserError` that opens with the config section or field it came from.
+
+    "eta=2 must be within [0, 1]" inside `naming("config.sample")` becomes "config.sample.eta: 2 must be within [0, 1]".
+    """
     try:
         yield
     except ValueError as error:
-        raise UserError(f"{field}: {error}") from error
+        text = str(error)
+        if match := re.match(r"(\w+)=(.*)", text, re.DOTALL):
+            raise UserError(f"{section}.{match[1]}: {match[2]}") from error
+        raise UserError(f"{section}: {text}") from error
 
 
 @contextlib.contextmanager
 def writing(path):
-    """Turns an `OSError` raised inside into a `UserError`: a full disk, a folder that is not writable."""
+    """Turns an `OSError` raised inside into a `UserError`, such as for a full disk or a folder that is not writable."""
     try:
         yield
     except OSError as error:
@@ -32,15 +39,15 @@ def writing(path):
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Returns the JSON object that a file holds.
 
     Raises:
-      UserError: no such file (`missing` says what ought to be there), or one that holds something else.
+      UserError: the file does not exist (`missing` describes it for the message), or does not hold a JSON object.
     """
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} is not there: {missing}") from None
+        raise UserError(f"{path} does not exist: {missing}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict):

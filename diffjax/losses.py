@@ -1,4 +1,4 @@
-"""Training objectives, one value an example, and their weights by timestep."""
+"""Training losses, one value for each example, and their weights by timestep."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,54 +9,105 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffjax import likelihood, process
+from diffjax import fields, likelihood, process
+from diffjax.fields import Field
 from diffjax.noise import keys_of
+from diffjax.registry import Registry, call
 from diffjax.schedules import NoiseSchedule, Table
 
 TARGETS = ("eps", "x0", "v")
+"""The quantities that a network may be trained to predict."""
 NORMS = ("l2", "l1", "huber")
-WEIGHTINGS = ("simple", "snr", "min_snr", "p2", "truncated")
-_GAMMAS = {"min_snr": 5.0, "p2": 1.0}
+"""The norms of the error."""
+
+WEIGHTINGS = Registry("loss weighting")
+"""Functions (snr `[T]`, options) → the weight of the x0-error at each t, `[T]`; they may also take `unit` `[T]`.
+
+At a given x_t, the squared errors of ε̂, x̂0 and v̂ of the same prediction have the ratio SNR : 1 : SNR + 1, with
+SNR = ᾱ/(1-ᾱ). `unit` is the term of the training target: 1 for x_0, SNR for ε and SNR + 1 for v.
+"""
 
 
-def weights(
-    schedule: NoiseSchedule, weighting: str = "simple", *, target: str = "eps", gamma: float | None = None
-) -> Table:
-    """What the distance from `target` is multiplied by at each t: `[T]`.
+@WEIGHTINGS.register
+def simple(unit: np.ndarray) -> np.ndarray:
+    """Weights the target's own error by 1; for ε, this is L_simple (DDPM Eq. 14)."""
+    return unit
 
-    At one x_t the squared errors of ε̂, x̂0 and v̂ that say the same are SNR : 1 : SNR + 1, with SNR = ᾱ/(1-ᾱ). So a
-    weighting is one function of SNR on the x0-error, and is divided by 1, SNR or SNR + 1 on that of x0, ε or v:
 
-        snr        SNR                  the ε-error as it is (Salimans & Ho 2022, §4)
-        truncated  max(SNR, 1)          (the same)
-        min_snr    min(SNR, γ)          γ = 5 (Hang et al. 2023, §3.4)
-        p2         SNR/(1 + SNR)^γ      γ = 1: the ε-error over (1 + SNR)^γ (Choi et al. 2022, Eq. 8, k = 1)
+@WEIGHTINGS.register
+def snr(snr: np.ndarray) -> np.ndarray:
+    """Weights the x0-error by SNR, which gives the error of ε̂ (Salimans & Ho 2022, §4)."""
+    return snr
 
-    "simple" is 1 on the target's own error, whichever that is: for ε DDPM's L_simple, and the same as "snr".
+
+@WEIGHTINGS.register
+def min_snr(snr: np.ndarray, *, weighting_gamma: float = 5.0) -> np.ndarray:
+    """Weights the x0-error by min(SNR, γ) (Hang et al. 2023, §3.4).
+
+    Args:
+      weighting_gamma: γ, the largest weight.
 
     Raises:
-      ValueError: an unknown weighting or target, a γ ≤ 0 or one that is not taken, or a weight that is infinite (ε
-        where ᾱ = 0).
+      ValueError: γ ≤ 0 or not finite.
     """
-    _check("weighting", weighting, WEIGHTINGS)
+    return np.minimum(snr, _checked_gamma(weighting_gamma))
+
+
+@WEIGHTINGS.register
+def p2(snr: np.ndarray, *, weighting_gamma: float = 1.0) -> np.ndarray:
+    """Weights the x0-error by SNR/(1 + SNR)^γ: the error of ε̂ over (1 + SNR)^γ (Choi et al. 2022, Eq. 8, k = 1).
+
+    Args:
+      weighting_gamma: γ, the strength of the weighting.
+
+    Raises:
+      ValueError: γ ≤ 0 or not finite.
+    """
+    with np.errstate(over="ignore"):
+        return snr / (1.0 + snr) ** _checked_gamma(weighting_gamma)
+
+
+@WEIGHTINGS.register
+def truncated(snr: np.ndarray) -> np.ndarray:
+    """Weights the x0-error by max(SNR, 1) (Salimans & Ho 2022, §4)."""
+    return np.maximum(snr, 1.0)
+
+
+def weights(schedule: NoiseSchedule, weighting: str = "simple", *, target: str = "eps", **options: Any) -> Table:
+    """Returns the weight of the error of `target` at each t, `[T]`: the weighting divided by the target's unit.
+
+    Args:
+      schedule: the noise schedule.
+      weighting: a name in `WEIGHTINGS`, or an import path.
+      target: the training target: "eps", "x0" or "v".
+      options: the options of the weighting.
+
+    Raises:
+      ValueError: an unknown weighting, target or option, or a weight that is not finite and ≥ 0 (as for ε at ᾱ = 0).
+    """
     _check("target", target, TARGETS)
-    if gamma is not None and (weighting not in _GAMMAS or not gamma > 0.0):
-        raise ValueError(f"gamma={gamma} must be > 0, and None unless weighting is 'min_snr' or 'p2'")
-    if weighting == "simple":
-        return np.ones(schedule.num_timesteps)
-    gamma = gamma or _GAMMAS.get(weighting)
-    snr = schedule.alpha_bars / (1.0 - schedule.alpha_bars)
-    on_x0 = {
-        "snr": lambda: snr,
-        "truncated": lambda: np.maximum(snr, 1.0),
-        "min_snr": lambda: np.minimum(snr, gamma),
-        "p2": lambda: snr / (1.0 + snr) ** gamma,
-    }[weighting]()
+    ratio = schedule.alpha_bars / (1.0 - schedule.alpha_bars)
+    unit = {"x0": np.ones_like(ratio), "eps": ratio.copy(), "v": ratio + 1.0}[target]
+    on_x0 = call(WEIGHTINGS[weighting], {"snr": ratio, "unit": unit}, options)
+    if on_x0 is unit:
+        return np.ones(schedule.num_timesteps)  # also where the unit is 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = on_x0 / {"x0": 1.0, "eps": snr, "v": snr + 1.0}[target]
-    if not np.all(np.isfinite(result)):
-        raise ValueError(f"weighting={weighting!r} of target={target!r} has no value where alpha_bar = 0")
+        result = np.asarray(on_x0, np.float64) / unit
+    if result.shape != unit.shape or not np.all((result >= 0.0) & np.isfinite(result)):
+        where = f" at t={np.argmin((result >= 0.0) & np.isfinite(result))}" if result.shape == unit.shape else ""
+        raise ValueError(
+            f"weighting={weighting!r} for target={target!r} must be finite and ≥ 0 at every timestep; it is not{where}"
+        )
     return result
+
+
+def weighting_options(weighting: str) -> dict[str, Field]:
+    """Returns the options of a weighting, given by its name in `WEIGHTINGS` or by an import path.
+
+    Raises:
+      ValueError: an unknown weighting.
+    """
+    return fields.options(WEIGHTINGS[weighting], ("snr", "unit"))
 
 
 def denoising(
@@ -70,66 +121,69 @@ def denoising(
     norm: str = "l2",
     delta: float = 1.0,
     weights: ArrayLike | None = None,
-    hybrid: float = 0.0,
+    vlb_weight: float = 0.0,
 ) -> jax.Array:
-    """How far the network's answer at x_t is from its target, the mean over each example's elements: `[B]`.
+    """Returns the error of the network's prediction at x_t, the mean over each example's elements: `[B]`.
 
-    With ε as target and the rest as it is, L_simple (DDPM Eq. 14). `hybrid` = λ adds λ·T·L_t (bits/dim), which trains
-    a learned_range variance; its gradient reaches the mean not at all (L_hybrid, Nichol & Dhariwal 2021, §3.1).
+    With ε as target and the other defaults it is L_simple (DDPM Eq. 14). `vlb_weight` = λ adds λ·T·L_t (bits/dim),
+    which trains a learned_range variance; its gradient does not reach the mean (L_hybrid, Nichol & Dhariwal 2021).
 
     Args:
-      predict: (x_t, t) → what `target` says `[B, …, C]`; if `hybrid`, with the variance's C channels after it
-        (`guidance.split_variance`).
-      x0, noise: `[B, …, C]`; t: `int[B]` in 0 … T-1. If `hybrid`, x0 is an 8-bit image in [-1, 1].
+      schedule: the noise schedule.
+      predict: (x_t, t) → the prediction of `target`, `[B, …, C]`; with `vlb_weight` > 0, `[B, …, 2C]` with the variance
+        in the last C channels (`parameterization.split_variance`).
+      x0, noise: `[B, …, C]`. With `vlb_weight` > 0, x0 is an 8-bit image in [-1, 1].
+      t: `int[B]` in 0 … T-1.
       target: "eps", "x0" or "v" (`process.predict_v`).
-      norm: of the error e: "l2" (e²), "l1" (|e|) or "huber" (½e² within `delta`, δ(|e| - ½δ) outside).
-      weights: `[T]`, what the distance at each t is multiplied by; None: 1.
-      hybrid: λ; 0.001 in the paper, 0 for a network that predicts no variance.
+      norm: the norm of the error e: "l2" (e²), "l1" (|e|) or "huber" (½e² within `delta`, δ(|e| - ½δ) outside).
+      delta: δ of the Huber norm.
+      weights: `[T]`, the weight of the error at each t; None: 1.
+      vlb_weight: λ; 0.001 in the paper, 0 for a network without a variance.
 
     Raises:
-      ValueError: another target or norm, a δ ≤ 0 or a λ < 0, or an answer of the wrong shape.
+      ValueError: an unknown target or norm, δ ≤ 0, λ < 0, or an output of the wrong shape.
     """
     _check("target", target, TARGETS)
-    if not hybrid >= 0.0:
-        raise ValueError(f"hybrid={hybrid} must be ≥ 0")
+    if not 0.0 <= vlb_weight < np.inf:
+        raise ValueError(f"vlb_weight={vlb_weight} must be ≥ 0 and finite")
     x_t = process.q_sample(schedule, x0, t, noise)
-    answer = predict(x_t, t)
-    wanted_shape = (*x0.shape[:-1], x0.shape[-1] * (2 if hybrid else 1))
-    if answer.shape != wanted_shape:
+    output = predict(x_t, t)
+    wanted_shape = (*x0.shape[:-1], x0.shape[-1] * (2 if vlb_weight else 1))
+    if output.shape != wanted_shape:
         raise ValueError(
-            f"predict returned shape {answer.shape} for x of shape {x0.shape}; it must be {wanted_shape}, "
-            f"hybrid being {hybrid}"
+            f"predict returned shape {output.shape} for x of shape {x0.shape}; it must be {wanted_shape} "
+            f"with vlb_weight={vlb_weight}"
         )
-    answer, variance = jnp.split(answer, 2, axis=-1) if hybrid else (answer, None)
+    output, variance = jnp.split(output, 2, axis=-1) if vlb_weight else (output, None)
     wanted = {"eps": lambda: noise, "x0": lambda: x0, "v": lambda: process.predict_v(schedule, x0, t, noise)}[target]()
-    loss = distance(answer, wanted, norm=norm, delta=delta)
+    loss = distance(output, wanted, norm=norm, delta=delta)
     if weights is not None:
         loss *= jnp.asarray(weights, loss.dtype)[t]
-    if hybrid:
-        frozen = jax.lax.stop_gradient(process.convert(schedule, x_t, t, answer, given=target, wanted="x0"))
+    if vlb_weight:
+        frozen = jax.lax.stop_gradient(process.convert(schedule, x_t, t, output, given=target, wanted="x0"))
         mean, _, low = process.q_posterior(schedule, frozen, x_t, t)
         frac = (variance + 1.0) / 2.0
         log_var = low + frac * (process.lookup(np.log(schedule.betas), t, x_t) - low)
-        loss += hybrid * schedule.num_timesteps * likelihood.bound_term(schedule, x0, x_t, t, mean, log_var)
+        loss += vlb_weight * schedule.num_timesteps * likelihood.bound_term(schedule, x0, x_t, t, mean, log_var)
     return loss
 
 
 def by_timestep(
     loss: Callable[..., jax.Array], params: Any, batch: dict[str, jax.Array], timesteps: ArrayLike, key: jax.Array
 ) -> jax.Array:
-    """The loss of each example at each of `timesteps` `[K]`, one draw of the noise each: `[K, B]`, in one jitted scan.
+    """Returns the loss of each example at each of `timesteps` `[K]`: `[K, B]`, with one noise sample each, in one scan.
 
-    Example n draws its noise at t from `fold_in(key_n, t)`: values do not depend on the batch or on the other t.
+    The noise of example n at t has the key `fold_in(key_n, t)`, so a value depends on no other example or timestep.
 
     Args:
-      loss: as a training step takes it, without dropout (`generation.loss(..., train=False)`); another function is
-        another compilation.
+      loss: a loss as in a training step, without dropout; each new function is compiled.
+      params: the parameters.
       batch: arrays `[B, …]`.
-      timesteps: in 0 … T-1.
+      timesteps: whole numbers in 0 … T-1.
       key: typed keys `[B]`, or one key.
 
     Raises:
-      ValueError: timesteps that are no vector of whole numbers, and keys that `sample` refuses.
+      ValueError: timesteps that are not a vector of whole numbers, or keys that are invalid for `sample`.
     """
     timesteps = np.asarray(timesteps)
     if timesteps.ndim != 1 or not np.issubdtype(timesteps.dtype, np.integer):
@@ -147,22 +201,27 @@ def _by_timestep(loss, params, batch, timesteps, keys) -> jax.Array:
     return jax.lax.scan(body, None, timesteps)[1]
 
 
-def distance(answer: jax.Array, wanted: jax.Array, *, norm: str = "l2", delta: float = 1.0) -> jax.Array:
-    """The mean over each example's elements of the error's norm, `[B]`; `norm` and `delta` as in `denoising`.
+def distance(output: jax.Array, wanted: jax.Array, *, norm: str = "l2", delta: float = 1.0) -> jax.Array:
+    """Returns the mean over each example's elements of the error's norm, `[B]`; `norm` and `delta` as in `denoising`.
 
     Raises:
-      ValueError: another norm, or a δ ≤ 0.
+      ValueError: an unknown norm, or δ that is not > 0 and finite.
     """
     _check("norm", norm, NORMS)
-    if not delta > 0.0:
-        raise ValueError(f"delta={delta} must be > 0")
-    return jnp.mean(_distance(answer - wanted, norm, delta), axis=range(1, answer.ndim))
+    if not 0.0 < delta < np.inf:
+        raise ValueError(f"delta={delta} must be > 0 and finite")
+    return jnp.mean(_distance(output - wanted, norm, delta), axis=range(1, output.ndim))
 
 
 def offset_noise(keys: jax.Array, shape: tuple[int, ...], strength: float) -> jax.Array:
-    """`strength`·N(0, 1), one draw an example and channel: `[B, 1, …, C]`, to be added to noise `[B, *shape]`.
+    """Returns `strength`·N(0, 1), one value for each example and channel, `[B, 1, …, C]`, to add to noise.
 
-    A network trained so can move an image's mean brightness (N. Guttenberg, "Diffusion with offset noise", 2023).
+    A network trained with it can shift an image's mean brightness (N. Guttenberg, "Diffusion with offset noise", 2023).
+
+    Args:
+      keys: typed keys `[B]`.
+      shape: the shape of an example.
+      strength: the standard deviation.
     """
     ones = (1,) * (len(shape) - 1)
     return strength * jax.vmap(lambda key: jax.random.normal(key, (*ones, shape[-1])))(keys)
@@ -176,6 +235,12 @@ def _distance(error: jax.Array, norm: str, delta: float) -> jax.Array:
             return jnp.abs(error)
     size = jnp.abs(error)
     return jnp.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
+
+
+def _checked_gamma(weighting_gamma: float) -> float:
+    if not 0.0 < weighting_gamma < np.inf:
+        raise ValueError(f"weighting_gamma={weighting_gamma} must be > 0 and finite")
+    return weighting_gamma
 
 
 def _check(argument: str, value: str, allowed: tuple[str, ...]) -> None:

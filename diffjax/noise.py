@@ -1,4 +1,4 @@
-"""Noise, drawn sample by sample: that of sample n is a function of its key and a number, whatever the batch."""
+"""Noise per sample: a function of the sample's key and a number, so it does not depend on the rest of the batch."""
 
 from functools import partial
 
@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Rows of a table count up from 0, so the last uint32 is free for the noise that a trajectory starts from.
 _INITIAL = np.uint32(2**32 - 1)
+"""The number of the initial noise; the rows of a sampler are numbered from 0."""
 
 
 def sample_keys(seed: int, start: int, count: int) -> jax.Array:
-    """Typed keys `[count]` of samples `start … start + count - 1` of a seed: the same whoever draws them, and how many.
+    """Returns the typed keys `[count]` of samples `start … start + count - 1` of a seed; a sample's key never changes.
+
+    Args:
+      seed: the seed, a whole number.
+      start: the number of the first sample.
+      count: the number of samples.
 
     Raises:
       ValueError: a negative start or count.
@@ -22,20 +27,26 @@ def sample_keys(seed: int, start: int, count: int) -> jax.Array:
 
 
 def initial_noise(keys: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """x_T ~ N(0, I), `[B, *shape]`, drawn sample by sample from `keys` `[B]`; `sample` never draws the same noise."""
+    """Returns x_T ~ N(0, I), `[B, *shape]`, for `keys` `[B]`; `sample` never uses the same noise again.
+
+    Args:
+      keys: typed keys `[B]`.
+      shape: the shape of one sample.
+      dtype: the dtype of the noise.
+    """
     return sample_noise(keys, _INITIAL, tuple(shape), dtype)
 
 
 def keys_of(key: jax.Array, count: int) -> jax.Array:
-    """The keys `[count]` of samples: as given, or the children of one key.
+    """Returns a key for each sample, `[count]`: the given ones, or keys derived from a single key.
 
     Raises:
-      ValueError: a key that is not typed, or keys of another count.
+      ValueError: a key that is not typed, or a number of keys other than 1 and `count`.
     """
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(f"key must be typed, as jax.random.key makes them; this one is {key!r}")
+        raise ValueError(f"key={key!r} must be a typed key, as made by jax.random.key")
     if key.shape not in ((), (count,)):
-        raise ValueError(f"key of shape {key.shape}: one key, or one for each of the {count} samples")
+        raise ValueError(f"key of shape {key.shape} must be one key, or one for each of the {count} samples")
     return _children(key, np.arange(count, dtype=np.uint32)) if key.ndim == 0 else key
 
 
@@ -46,5 +57,5 @@ def _children(key: jax.Array, numbers: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=(2, 3))
 def sample_noise(keys: jax.Array, number: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
-    """z ~ N(0, I), `[B, *shape]`: sample n draws from `fold_in(keys[n], number)`."""
+    """Returns z ~ N(0, I), `[B, *shape]`; sample n uses `fold_in(keys[n], number)`."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape, dtype))(keys)

@@ -1,7 +1,7 @@
 """The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v and the score.
 
-`x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it means something.
-Tables are looked up in the dtype of `x`. The conversions take fractional (float) `t` in 0 … T-1 too, see `scales_at`.
+`x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it is defined.
+Tables are looked up in the dtype of `x`. The conversions accept fractional (float) `t` in 0 … T-1 too, see `scales_at`.
 """
 
 from typing import NamedTuple
@@ -13,23 +13,23 @@ from numpy.typing import ArrayLike
 
 from diffjax.schedules import NoiseSchedule
 
-PARAMETERISATIONS = ("eps", "x0", "v", "score")
+PARAMETERIZATIONS = ("eps", "x0", "v", "score")
 
 
 class Scales(NamedTuple):
-    """√ᾱ_t and √(1-ᾱ_t), `[T]`: all that the conversions read of a schedule, as a pytree that may pass into jit."""
+    """√ᾱ_t and √(1-ᾱ_t), `[T]`: the tables that the conversions need, as a pytree that jit accepts."""
 
     sqrt_alpha_bars: ArrayLike
     sqrt_one_minus_alpha_bars: ArrayLike
 
     @classmethod
     def of(cls, schedule: "NoiseSchedule | Scales") -> "Scales":
-        """The two tables of a schedule."""
+        """Returns the two tables of a schedule."""
         return cls(schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars)
 
 
 def q_sample(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a draw of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0."""
+    """Returns x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a sample of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0."""
     return (
         lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0
         + lookup(schedule.sqrt_one_minus_alpha_bars, t, x0, clean=0.0) * noise
@@ -37,7 +37,7 @@ def q_sample(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array, noise: jax.Ar
 
 
 def q_mean_variance(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean `[B, …]`, variance and log-variance (`[B, 1, …]`) of q(x_t | x_0) (DDPM Eq. 4)."""
+    """Returns mean `[B, …]`, variance and log-variance (`[B, 1, …]`) of q(x_t | x_0) (DDPM Eq. 4)."""
     return (
         lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0,
         lookup(1.0 - schedule.alpha_bars, t, x0, clean=0.0),
@@ -48,74 +48,76 @@ def q_mean_variance(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array) -> tup
 def q_posterior(
     schedule: NoiseSchedule, x0: jax.Array, x_t: jax.Array, t: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean `[B, …]`, variance and log-variance (`[B, 1, …]`) of q(x_{t-1} | x_t, x_0) (DDPM Eq. 6-7), t ≥ 0.
+    """Returns mean `[B, …]`, variance and log-variance (`[B, 1, …]`) of q(x_{t-1} | x_t, x_0) (DDPM Eq. 6-7), t ≥ 0.
 
-    At t = 0 the variance is 0 and the log-variance that of t = 1 (`NoiseSchedule.posterior_log_variance`).
+    At t = 0 the variance is 0 and the log-variance is that of t = 1 (`NoiseSchedule.posterior_log_variance`).
     """
     mean = lookup(schedule.posterior_mean_coef_x0, t, x_t) * x0 + lookup(schedule.posterior_mean_coef_xt, t, x_t) * x_t
     return mean, lookup(schedule.posterior_variance, t, x_t), lookup(schedule.posterior_log_variance, t, x_t)
 
 
 def predict_x0(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
-    """x̂_0 = (x_t - √(1-ᾱ_t)·ε̂)/√ᾱ_t (DDPM Eq. 15), `[B, …]`. Not finite where ᾱ_t = 0."""
+    """Returns x̂_0 = (x_t - √(1-ᾱ_t)·ε̂)/√ᾱ_t (DDPM Eq. 15), `[B, …]`. Not finite where ᾱ_t = 0."""
     signal, noise = scales_at(schedule, x_t, t)
     return (x_t - noise * eps) / signal
 
 
 def predict_eps(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, x0: jax.Array) -> jax.Array:
-    """ε̂ = (x_t - √ᾱ_t·x̂_0)/√(1-ᾱ_t), `[B, …]`, t ≥ 0: the inverse of `predict_x0`."""
+    """Returns ε̂ = (x_t - √ᾱ_t·x̂_0)/√(1-ᾱ_t), `[B, …]`, t ≥ 0: the inverse of `predict_x0`."""
     signal, noise = scales_at(schedule, x_t, t, clean=False)
     return (x_t - signal * x0) / noise
 
 
 def predict_v(schedule: NoiseSchedule | Scales, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
-    """v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, App. D), `[B, …]`: -x_0 where ᾱ_t = 0, ε at t = -1."""
+    """Returns v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, App. D), `[B, …]`: -x_0 where ᾱ_t = 0, ε at t = -1."""
     signal, noise = scales_at(schedule, x0, t)
     return signal * eps - noise * x0
 
 
 def x0_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
-    """x̂_0 = √ᾱ_t·x_t - √(1-ᾱ_t)·v̂, `[B, …]`, finite for every t."""
+    """Returns x̂_0 = √ᾱ_t·x_t - √(1-ᾱ_t)·v̂, `[B, …]`, finite for every t."""
     signal, noise = scales_at(schedule, x_t, t)
     return signal * x_t - noise * v
 
 
 def eps_from_v(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, v: jax.Array) -> jax.Array:
-    """ε̂ = √(1-ᾱ_t)·x_t + √ᾱ_t·v̂, `[B, …]`, finite for every t."""
+    """Returns ε̂ = √(1-ᾱ_t)·x_t + √ᾱ_t·v̂, `[B, …]`, finite for every t."""
     signal, noise = scales_at(schedule, x_t, t)
     return noise * x_t + signal * v
 
 
 def score_from_eps(schedule: NoiseSchedule | Scales, t: jax.Array, eps: jax.Array) -> jax.Array:
-    """∇log q(x_t) = -ε̂/√(1-ᾱ_t) (Song et al. 2021), `[B, …]`, t ≥ 0."""
+    """Returns ∇log q(x_t) = -ε̂/√(1-ᾱ_t) (Song et al. 2021), `[B, …]`, t ≥ 0."""
     return -eps / scales_at(schedule, eps, t, clean=False)[1]
 
 
 def eps_from_score(schedule: NoiseSchedule | Scales, t: jax.Array, score: jax.Array) -> jax.Array:
-    """ε̂ = -√(1-ᾱ_t)·∇log q(x_t), `[B, …]`; 0 at t = -1."""
+    """Returns ε̂ = -√(1-ᾱ_t)·∇log q(x_t), `[B, …]`; 0 at t = -1."""
     return -scales_at(schedule, score, t)[1] * score
 
 
 def convert(
     schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, value: jax.Array, *, given: str, wanted: str
 ) -> jax.Array:
-    """`value`, which parameterises the network's belief about x_t as `given` does, as `wanted` does.
+    """Converts a prediction at x_t from the parameterization `given` to `wanted`.
 
-    Finite at ᾱ_t = 0 unless the value lacks what is wanted: there ε and the score know nothing of x_0, nor of v.
+    The result is finite at ᾱ_t = 0 if `value` determines it; ε and the score determine neither x_0 nor v there.
 
     Args:
+      schedule: the noise schedule, or its `Scales`.
       x_t, value: `[B, …]`.
-      given, wanted: "eps", "x0", "v" or "score". t = -1 cannot give a score, nor be read from x_0 alone.
+      t: `int[B]` or a scalar; may be fractional (see `scales_at`).
+      given, wanted: "eps", "x0", "v" or "score". At t = -1 there is no score, and x_0 determines nothing else.
 
     Returns:
       `[B, …]`.
 
     Raises:
-      ValueError: another kind, or a t that `lookup` refuses.
+      ValueError: an unknown parameterization, or an invalid t, as in `lookup`.
     """
     for argument, kind in (("given", given), ("wanted", wanted)):
-        if kind not in PARAMETERISATIONS:
-            raise ValueError(f"{argument}={kind!r} is not one of {', '.join(map(repr, PARAMETERISATIONS))}")
+        if kind not in PARAMETERIZATIONS:
+            raise ValueError(f"{argument}={kind!r} is not one of {', '.join(map(repr, PARAMETERIZATIONS))}")
     if given == wanted:
         return value
 
@@ -150,18 +152,18 @@ def convert(
 def scales_at(
     schedule: NoiseSchedule | Scales, x: jax.Array, t: jax.Array, *, clean: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """√ᾱ_t and √(1-ᾱ_t) in the dtype of `x`, shaped to broadcast against it.
+    """Returns √ᾱ_t and √(1-ᾱ_t) in the dtype of `x`, shaped to broadcast against it.
 
     Between whole timesteps log(ᾱ/(1-ᾱ)) is linear in t.
 
     Args:
-      schedule: or its `Scales`.
+      schedule: the noise schedule, or its `Scales`.
       x: `[B, …]`.
       t: `int[B]` or a scalar in -1 … T-1 (0 … T-1 without `clean`), or a float in 0 … T-1.
       clean: whether t = -1 is allowed.
 
     Raises:
-      ValueError: a t that `lookup` refuses.
+      ValueError: an invalid t, as in `lookup`.
     """
     tables = schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars
     if not jnp.issubdtype(jnp.result_type(t), jnp.floating):
@@ -181,16 +183,16 @@ def scales_at(
 
 
 def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = None) -> jax.Array:
-    """`table[t]` in the dtype of `x`, shaped to broadcast against it; `clean` is the value at t = -1, if it has one.
+    """Returns `table[t]` in the dtype of `x`, shaped to broadcast against it; `clean`: the value at t = -1.
 
     Raises:
-      ValueError: a concrete `t` out of range (a traced one cannot be seen, and gives NaN), a fractional one, or one of
-        a shape other than [] and [B].
+      ValueError: a concrete `t` out of range (a traced one gives NaN instead), a fractional `t`, or a `t` whose
+        shape is neither [] nor [B]. Without `clean`, -1 is out of range.
     """
     if jnp.issubdtype(jnp.result_type(t), jnp.floating):
-        raise ValueError(f"t of dtype {jnp.result_type(t)}: this table has entries at whole timesteps alone")
+        raise ValueError(f"t of dtype {jnp.result_type(t)}: this table has entries at whole timesteps only")
     if np.ndim(t) > 1 or (np.ndim(t) == 1 and np.shape(t)[0] not in (1, np.shape(x)[0])):
-        raise ValueError(f"t of shape {np.shape(t)} against x of shape {np.shape(x)}: t is a scalar or [{len(x)}]")
+        raise ValueError(f"t of shape {np.shape(t)} against x of shape {np.shape(x)}: t must be a scalar or [{len(x)}]")
     lowest = 0 if clean is None else -1
     if not isinstance(t, jax.core.Tracer) and (np.min(t) < lowest or np.max(t) >= len(table)):
         raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is {lowest} … {len(table) - 1}")

@@ -1,8 +1,8 @@
-"""Samplers as tables: pure functions (schedule, grid, knobs) → `Steps`, in float64 on the host.
+"""Samplers as tables: pure functions (schedule, grid, options) → `Sampler`, in float64 on the host.
 
-Every step of DDPM, DDIM and their kin is affine in what is known after a network call, so a sampler is a table with
-one row a call (`steps.Steps`), and `sampling.sample` is the one loop that runs it. A table can be printed, plotted,
-compared with another library's, stacked (`steps.stack`) and `vmap`ped. t and s are the levels a step goes from and to.
+Every step of DDPM, DDIM and related methods is affine in x, x̂0, ε̂ and noise, so a sampler is a table with one row for
+each network call (`steps.Sampler`), and `sampling.sample` is the one loop that runs it. A table can be printed,
+plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped. A step leads from level t to level s.
 """
 
 import dataclasses
@@ -12,33 +12,39 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax import timesteps
+from diffjax.registry import Registry
 from diffjax.schedules import NoiseSchedule
-from diffjax.steps import Levels, Steps, interleave, one_call_a_step
+from diffjax.steps import Levels, Sampler, interleave, one_call_a_step
+
+SAMPLERS = Registry("sampler")
+"""Functions (schedule, grid, options) → `Sampler`."""
 
 
-def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_small") -> Steps:
-    """Ancestral sampling (DDPM Alg. 2) along any descending grid: the posterior mean of q(x_s | x_t, x̂0) plus σ·z.
+@SAMPLERS.register
+def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_small") -> Sampler:
+    """Builds the ancestral sampler (DDPM Alg. 2) on any descending grid: the mean of q(x_s | x_t, x̂0) plus σ·z.
 
         x_s = √α(1-ᾱ_s)/(1-ᾱ_t)·x_t + √ᾱ_s(1-α)/(1-ᾱ_t)·x̂0 + σ·z,     α = ᾱ_t/ᾱ_s
         fixed_small: σ² = β̃ = (1-ᾱ_s)/(1-ᾱ_t)·(1-α);     fixed_large: σ² = β = 1-α
         learned_range: log σ² = f·log β + (1-f)·log β̃ (Nichol & Dhariwal 2021, Eq. 15);     learned: log σ² = f
 
-    with f the network's `Prediction.log_var_frac`. No noise is added on a step to clean data (ᾱ_s = 1); there the β̃ of
-    the step before it stands in for log 0, which matters to likelihoods alone.
+    with f the network's `Prediction.log_var_frac`. A step to clean data (ᾱ_s = 1) adds no noise; there, the β̃ of the
+    previous step replaces 0 in log β̃, which affects likelihoods only.
 
     Args:
+      schedule: the noise schedule.
       grid: `int[S+1]`, descending within -1 … T-1.
-      variance: "fixed_small", "fixed_large", "learned" or "learned_range".
+      variance: σ² of a step: "fixed_small", "fixed_large", "learned" or "learned_range".
 
     Raises:
-      ValueError: another variance, or a grid that is not one.
+      ValueError: an unknown variance, or an invalid grid.
     """
     levels = _descending(schedule, grid)
     ab_t, ab_s = levels.ab_t, levels.ab_s
     alpha = ab_t / ab_s
     large = 1.0 - alpha
     small = (1.0 - ab_s) / (1.0 - ab_t) * large
-    noisy = (ab_s < 1.0) & (large > 0.0)  # neither the step to clean data nor one that repeats an index
+    noisy = (ab_s < 1.0) & (large > 0.0)  # False on the step to clean data and on repeated indices
     if variance == "fixed_small":
         d, log_var = np.sqrt(small), None
     elif variance == "fixed_large":
@@ -60,6 +66,7 @@ def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_sma
     )
 
 
+@SAMPLERS.register
 def ddim(
     schedule: NoiseSchedule,
     grid: ArrayLike,
@@ -69,34 +76,35 @@ def ddim(
     sigma_hat: bool = False,
     final_noise: bool = False,
     rederive_eps: bool = True,
-) -> Steps:
-    """DDIM (Song et al. 2021, Eq. 12), with σ between neighbours of the grid itself (Eq. 16):
+) -> Sampler:
+    """Builds DDIM (Song et al. 2021, Eq. 12), with the σ of Eq. 16 between neighbouring grid points.
 
         x_s = √ᾱ_s·x̂0 + √(1-ᾱ_s-σ²)·ε̂ + σ·z,     σ = η·√((1-ᾱ_s)/(1-ᾱ_t)·(1-ᾱ_t/ᾱ_s))
 
-    η = 0 is deterministic, η = 1 is `ddpm(variance="fixed_small")`. Some code scales the variance instead of σ: its η
-    is this one squared.
+    η = 0 is deterministic, η = 1 is `ddpm(variance="fixed_small")`. Some code scales the variance instead of σ; its η
+    is the square of this η.
 
     Args:
+      schedule: the noise schedule.
       grid: `int[S+1]`, descending within -1 … T-1.
-      eta: η in [0, 1].
-      sigma: σ itself, `[S]`, in place of η: any value with σ² ≤ 1-ᾱ_s.
-      sigma_hat: App. D.3's larger noise: the direction of η = 1, but noise of σ̂ = √(1-ᾱ_t/ᾱ_s), none on a step to clean
-        data. `eta` and `sigma` are then left alone.
-      final_noise: with `sigma_hat`, noise on the step to clean data too, as some code has it.
-      rederive_eps: whether ε̂ is derived again from a clipped x̂0; False keeps the network's (diffusers' default).
+      eta: η in [0, 1], the share of the ancestral sampler's noise.
+      sigma: σ of each step, `[S]`, instead of η; every σ² must be ≤ 1-ᾱ_s.
+      sigma_hat: whether to add the larger noise σ̂ = √(1-ᾱ_t/ᾱ_s) of App. D.3 (none on a step to clean data) to the
+        mean of η = 1; excludes `eta` and `sigma`.
+      final_noise: whether, with `sigma_hat`, the step to clean data adds noise too, as in some code.
+      rederive_eps: whether ε̂ is derived again from the clipped x̂0; False keeps the network's ε̂ (diffusers' default).
 
     Raises:
-      ValueError: η outside [0, 1], a σ that is too large, knobs that exclude each other, or a grid that is not one.
+      ValueError: η outside [0, 1], σ too large, options that exclude each other, or an invalid grid.
     """
     if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta={eta} must lie within [0, 1]")
+        raise ValueError(f"eta={eta} must be within [0, 1]")
     if eta and (sigma is not None or sigma_hat):
-        raise ValueError(f"eta={eta} cannot be given together with sigma or sigma_hat")
+        raise ValueError(f"eta={eta} must be 0 if sigma or sigma_hat is given")
     if sigma is not None and sigma_hat:
-        raise ValueError("sigma and sigma_hat cannot be given together")
+        raise ValueError("sigma_hat=True excludes sigma: give one of them")
     if final_noise and not sigma_hat:
-        raise ValueError("final_noise=True means nothing without sigma_hat=True")
+        raise ValueError("final_noise=True needs sigma_hat=True")
     levels = _descending(schedule, grid)
     ab_t, ab_s = levels.ab_t, levels.ab_s
     sigma_ddpm = np.sqrt((1.0 - ab_s) / (1.0 - ab_t) * (1.0 - ab_t / ab_s))
@@ -106,59 +114,66 @@ def ddim(
         sigma, noise = sigma_ddpm, np.sqrt(np.where(final_noise | (ab_s < 1.0), 1.0 - ab_t / ab_s, 0.0))
     else:
         sigma = noise = eta * sigma_ddpm
-    direction = np.sqrt(np.maximum(1.0 - ab_s - sigma**2, 0.0))  # rounding can leave -1e-17 where σ² = 1-ᾱ_s
+    direction = np.sqrt(np.maximum(1.0 - ab_s - sigma**2, 0.0))  # rounding can give -1e-17 where σ² = 1-ᾱ_s
     return one_call_a_step(levels, b=np.sqrt(ab_s), c=direction, d=noise, rederive_eps=rederive_eps)
 
 
-def probability_flow(schedule: NoiseSchedule, grid: ArrayLike, *, form: str = "eq13", ask: str = "source") -> Steps:
-    """The probability-flow ODE by Euler's rule, either way: a descending grid decodes, an ascending one encodes.
+@SAMPLERS.register
+def probability_flow(
+    schedule: NoiseSchedule, grid: ArrayLike, *, form: str = "eq13", network_at: str = "source"
+) -> Sampler:
+    """Builds Euler's method for the probability-flow ODE: a descending grid decodes, an ascending one encodes.
 
-    In x̄ = x/√ᾱ against σ̄ = √((1-ᾱ)/ᾱ) (DDIM Eq. 13 and 15):
+    For x̄ = x/√ᾱ as a function of σ̄ = √((1-ᾱ)/ᾱ) (DDIM Eq. 13 and 15):
 
         eq13: x̄_s = x̄_t + (σ̄_s - σ̄_t)·ε̂                       (descending, this is `ddim(eta=0)`)
         eq15: x̄_s = x̄_t + ½(σ̄_s² - σ̄_t²)/σ̄_t·ε̂               (Euler in the time of the variance-exploding SDE)
 
-    The network is asked at the step's source, at index 0 where that is clean data.
+    At clean data the network is called with index 0.
 
     Args:
-      grid: `int[S+1]`, within -1 … T-1, descending or ascending. eq15 divides by σ̄_t and, decoding, would leave noise
-        in clean data: its grid stays above -1.
-      form: "eq13" or "eq15".
-      ask: "source", or "destination": the timestep that a step leads to (diffusers' `DDIMInverseScheduler`).
+      schedule: the noise schedule.
+      grid: `int[S+1]`, within -1 … T-1, descending or ascending. For eq15 it must stay above -1: eq15 divides by σ̄_t,
+        and a step to -1 would leave noise in the data.
+      form: the equation of the paper, "eq13" or "eq15".
+      network_at: the timestep of the network call: "source", where a step begins, or "destination", where it ends
+        (diffusers' `DDIMInverseScheduler`).
 
     Raises:
-      ValueError: another form or another place to ask, or a grid that is not one or has -1 with eq15.
+      ValueError: an unknown `form` or `network_at`, an invalid grid, or a grid with -1 for eq15.
     """
     levels = _levels(schedule, grid)
     ab_t, ab_s = levels.ab_t, levels.ab_s
-    if ask not in ("source", "destination"):
-        raise ValueError(f"ask={ask!r} is not one of 'source', 'destination'")
-    asked = {} if ask == "source" else {"t_net": np.maximum(levels.s, 0)}
+    if network_at not in ("source", "destination"):
+        raise ValueError(f"network_at={network_at!r} is not one of 'source', 'destination'")
+    t_net = np.maximum(levels.t if network_at == "source" else levels.s, 0)
     if form == "eq13":
-        return one_call_a_step(levels, b=np.sqrt(ab_s), c=np.sqrt(1.0 - ab_s), **asked)
+        return one_call_a_step(levels, b=np.sqrt(ab_s), c=np.sqrt(1.0 - ab_s), t_net=t_net)
     if form != "eq15":
         raise ValueError(f"form={form!r} is not one of 'eq13', 'eq15'")
     if -1 in (levels.t[0], levels.s[-1]):
-        raise ValueError("form='eq15' needs a grid that stays above -1 (clean data): let it end, or begin, at 0")
+        raise ValueError("form='eq15' needs a grid that stays above -1 (clean data): end or begin it at 0")
     _check_signal(np.append(ab_t, ab_s))
     variance_t, variance_s = (1.0 - ab_t) / ab_t, (1.0 - ab_s) / ab_s
     slope = 0.5 * (variance_s - variance_t) / np.sqrt(variance_t)
-    return one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, **asked)
+    return one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, t_net=t_net)
 
 
-def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
-    """The probability-flow ODE by Heun's rule in (x̄, σ̄) (Karras et al. 2022, Alg. 1 without churn), either way.
+@SAMPLERS.register
+def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
+    """Builds Heun's method for the probability-flow ODE in (x̄, σ̄) (Karras et al. 2022, Alg. 1 without churn).
 
         x̄' = x̄_t + h·ε̂(x̄_t, t),     x̄_s = x̄_t + h·½(ε̂(x̄_t, t) + ε̂(x̄', s)),     h = σ̄_s - σ̄_t
 
-    The second line is written from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1
-    are 2S - 1 calls.
+    The second row starts from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1 make
+    2S - 1 network calls.
 
     Args:
-      grid: `int[S+1]`, within -1 … T-1, descending or ascending.
+      schedule: the noise schedule.
+      grid: `int[S+1]`, within -1 … T-1, descending to decode or ascending to encode.
 
     Raises:
-      ValueError: a grid that is not one.
+      ValueError: an invalid grid.
     """
     levels = _levels(schedule, grid)
     _check_signal(np.append(levels.ab_t, levels.ab_s))
@@ -171,8 +186,9 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
     return interleave([predict, correct], [np.ones(len(half), bool), corrected])
 
 
-def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -> Steps:
-    """DPM-Solver++ (Lu et al. 2022), multistep, in x̂0: order 1, or 2 ("2M", Alg. 2).
+@SAMPLERS.register
+def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -> Sampler:
+    """Builds the multistep DPM-Solver++ in x̂0 (Lu et al. 2022), of order 1 or 2 ("2M", Alg. 2).
 
         x_s = √(1-ᾱ_s)/√(1-ᾱ_t)·x_t + √ᾱ_s(1 - e^{-h})·D,     λ = log(√ᾱ/√(1-ᾱ)),  h = λ_s - λ_t
         D = x̂0 (order 1);   D = (1 + 1/2r)·x̂0 - 1/2r·x̂0₍₋₁₎,  r = h₍₋₁₎/h (order 2)
@@ -180,11 +196,12 @@ def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -
     The first step is of order 1, and so is a step to clean data, where h is infinite and x_s = x̂0.
 
     Args:
+      schedule: the noise schedule.
       grid: `int[S+1]`, descending within -1 … T-1.
-      order: 1 or 2.
+      order: the order of the method, 1 or 2.
 
     Raises:
-      ValueError: another order, or a grid that is not one.
+      ValueError: another order, or an invalid grid.
     """
     if order not in (1, 2):
         raise ValueError(f"order={order} is not one of 1, 2")
@@ -197,7 +214,7 @@ def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.log(_sigma_bar(levels.ab_t)) - np.log(_sigma_bar(levels.ab_s))
         half_over_r = np.where(finite, 0.5 * h / np.append(np.inf, h[:-1]), 0.0)
-    # A repeated index is a step of h = 0, from which nothing can be extrapolated.
+    # A repeated index is a step of h = 0, which allows no extrapolation.
     half_over_r = np.where(np.isfinite(half_over_r), half_over_r, 0.0)
     return one_call_a_step(
         levels, a=noise_ratio, b=weight * (1.0 + half_over_r), x0_history=-(weight * half_over_r)[:, None]
@@ -207,22 +224,24 @@ def dpm_solver_pp(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 2) -
 _ADAMS_BASHFORTH = np.array(
     [[1, 0, 0, 0], [3 / 2, -1 / 2, 0, 0], [23 / 12, -16 / 12, 5 / 12, 0], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
 )
-"""Weights of ε̂, ε̂₍₋₁₎, …: row k is of order k + 1."""
+"""Weights of ε̂, ε̂₍₋₁₎, …; row k has order k + 1."""
 
 
-def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Steps:
-    """Pseudo linear multistep (Liu et al. 2022, Eq. 12): DDIM's step η = 0 with Adams and Bashforth's mean of ε̂s.
+@SAMPLERS.register
+def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Sampler:
+    """Builds the pseudo linear multistep method (Liu et al. 2022, Eq. 12): DDIM's step with an Adams-Bashforth ε̂.
 
         x_s = √ᾱ_s/√ᾱ_t·x_t + (√(1-ᾱ_s) - √ᾱ_s/√ᾱ_t·√(1-ᾱ_t))·ε̂',     ε̂' = (55ε̂ - 59ε̂₍₋₁₎ + 37ε̂₍₋₂₎ - 9ε̂₍₋₃₎)/24
 
-    The first steps are of order 1, 2, 3. The weights suppose equal steps in t.
+    The first steps have order 1, 2, 3. The weights assume equal steps in t.
 
     Args:
+      schedule: the noise schedule.
       grid: `int[S+1]`, descending within -1 … T-1.
-      order: 1 … 4.
+      order: the order of the method, 1 … 4.
 
     Raises:
-      ValueError: another order, or a grid that is not one.
+      ValueError: another order, or an invalid grid.
     """
     if order not in (1, 2, 3, 4):
         raise ValueError(f"order={order} is not one of 1, 2, 3, 4")
@@ -232,27 +251,29 @@ def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Steps:
     return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
 
 
-def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
-    """PNDM (Liu et al. 2022, Alg. 2): three pseudo Runge-Kutta steps of four calls each, then `plms`.
+@SAMPLERS.register
+def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
+    """Builds PNDM (Liu et al. 2022, Alg. 2): three pseudo Runge-Kutta steps of four calls each, then `plms`.
 
-    A Runge-Kutta step asks at t, twice at the index m half-way (rounded down), and at s, and moves each time from x_t
-    by `plms`'s step φ; rows are written from where the last call left x:
+    A Runge-Kutta step calls the network at t, twice at the middle index m (rounded down), and at s. Each stage starts
+    from x_t and applies the step φ of `plms`; the rows of the table start from the x of the row before:
 
         ε₁ = ε̂(x_t, t), ε₂ = ε̂(φ(x_t, ε₁, t→m), m), ε₃ = ε̂(φ(x_t, ε₂, t→m), m), ε₄ = ε̂(φ(x_t, ε₃, t→s), s)
         x_s = φ(x_t, (ε₁ + 2ε₂ + 2ε₃ + ε₄)/6, t→s)
 
-    and hands ε₁ on to the multistep rule. S steps are S + 9 calls.
+    The multistep method continues with ε₁. S steps make S + 9 network calls.
 
     Args:
+      schedule: the noise schedule.
       grid: `int[S+1]` with S ≥ 4, descending within -1 … T-1.
 
     Raises:
-      ValueError: fewer than 4 steps, or a grid that is not one.
+      ValueError: fewer than 4 steps, or an invalid grid.
     """
     levels = _descending(schedule, grid)
     if len(levels.t) < 4:
         raise ValueError(
-            f"pndm needs at least 4 steps: 3 of Runge-Kutta and 1 of the multistep rule, not {len(levels.t)}"
+            f"num_steps={len(levels.t)} must be ≥ 4 for pndm: 3 Runge-Kutta steps and 1 of the multistep method"
         )
     width = 12
     t, s = levels.t[:3], levels.s[:3]
@@ -262,7 +283,7 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
     a_s, c_s = _transfer(ab_t, ab_s)
 
     def history(*columns):
-        """ε̂ weights of the rows before: `[3, width]` from the newest on."""
+        """Returns the weights of the ε̂ of earlier rows, newest first: `[3, width]`."""
         given = np.stack([np.broadcast_to(column, 3) for column in columns], axis=1)
         return np.pad(given, ((0, 0), (0, width - given.shape[1])))
 
@@ -281,7 +302,7 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Steps:
     a, c = _transfer(rest.ab_t, rest.ab_s)
     weights = np.zeros((len(c), width))
     for n in range(len(c)):
-        # Where the ε̂ of the three steps before stand: ε₁ of a Runge-Kutta step is 4 rows before the next step's.
+        # The rows of the last three ε̂: ε₁ of a Runge-Kutta step is 4 rows before that of the next step.
         rows = [back - 1 if back <= n else n + 4 * (back - n) - 1 for back in (1, 2, 3)]
         weights[n, rows] = c[n] * _ADAMS_BASHFORTH[3, 1:]
     multistep = one_call_a_step(rest, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
@@ -298,9 +319,7 @@ def _levels(schedule: NoiseSchedule, grid: ArrayLike) -> Levels:
 def _descending(schedule: NoiseSchedule, grid: ArrayLike) -> Levels:
     levels = _levels(schedule, grid)
     if levels.t[0] < levels.s[-1]:
-        raise ValueError(
-            f"this sampler denoises: its time grid must descend, and this one goes {levels.t[0]} → {levels.s[-1]}"
-        )
+        raise ValueError(f"grid={levels.t[0]} … {levels.s[-1]} must descend: this sampler denoises")
     return levels
 
 
@@ -309,7 +328,7 @@ def _sigma_bar(alpha_bar: np.ndarray) -> np.ndarray:
 
 
 def _transfer(ab_t: np.ndarray, ab_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(a, c) of the deterministic step x_s = a·x_t + c·ε̂ (DDIM Eq. 13; PNDM Eq. 11)."""
+    """Returns (a, c) of the deterministic step x_s = a·x_t + c·ε̂ (DDIM Eq. 13; PNDM Eq. 11)."""
     _check_signal(ab_t)
     a = np.sqrt(ab_s / ab_t)
     return a, np.sqrt(1.0 - ab_s) - a * np.sqrt(1.0 - ab_t)
@@ -317,25 +336,27 @@ def _transfer(ab_t: np.ndarray, ab_s: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _check_signal(alpha_bar: np.ndarray) -> None:
     if np.any(alpha_bar == 0.0):
-        raise ValueError("this sampler divides by alpha_bar, which is 0 on this grid: start it lower")
+        raise ValueError("this sampler divides by alpha_bar, which is 0 on this grid: start the grid lower")
 
 
 def _log_variance_range(small: np.ndarray, large: np.ndarray) -> np.ndarray:
-    """(log β̃, log β) `[S, 2]`, with the β̃ of the step before standing in where it is 0."""
-    latest = np.maximum.accumulate(np.where(small > 0.0, np.arange(len(small)), -1))  # repeated indices have none
+    """Returns (log β̃, log β) `[S, 2]`; where β̃ is 0, the β̃ of the step before replaces it."""
+    latest = np.maximum.accumulate(
+        np.where(small > 0.0, np.arange(len(small)), -1)
+    )  # repeated indices have no variance
     bounds = np.stack([np.where(latest >= 0, small[latest], large[0]), large], axis=1)
-    return np.log(np.where(bounds > 0.0, bounds, 1.0))  # a repeated index has no variance, and its row no noise
+    return np.log(np.where(bounds > 0.0, bounds, 1.0))  # the row of a repeated index adds no noise
 
 
 def _checked_sigma(sigma: ArrayLike, levels: Levels) -> np.ndarray:
     sigma = np.asarray(sigma, np.float64)
     if sigma.shape != levels.t.shape:
-        raise ValueError(f"sigma of shape {sigma.shape}: one value for each of the {len(levels.t)} steps is needed")
+        raise ValueError(f"sigma of shape {sigma.shape} must have one value for each of the {len(levels.t)} steps")
     allowed = np.sqrt(1.0 - levels.ab_s)
     bad = np.flatnonzero(~((sigma >= 0.0) & (sigma <= allowed * (1.0 + 1e-12))))
     if bad.size:
         i = bad[0]
         raise ValueError(
-            f"sigma[{i}]={sigma[i]} on the step {levels.t[i]} → {levels.s[i]}: allowed is 0 … √(1-ᾱ_s) = {allowed[i]}"
+            f"sigma[{i}]={sigma[i]} must be within 0 … √(1-ᾱ_s) = {allowed[i]}, on step {levels.t[i]} → {levels.s[i]}"
         )
     return sigma

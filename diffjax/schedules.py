@@ -1,7 +1,7 @@
-"""Noise schedules: β_t and every table that derives from it, in float64 on the host.
+"""Noise schedules: β_t and all tables derived from it, in float64 on the host.
 
-Code index `t = 0 … T-1`: `alpha_bars[t]` is ᾱ after `t + 1` noisings, the paper's ᾱ_{t+1}. Index -1 is clean data,
-ᾱ = 1. Tables stay float64 NumPy until they reach the device: in float32, 1 - ᾱ is already wrong by 1.7e-4 at t = 0.
+The index is `t = 0 … T-1`: `alpha_bars[t]` is ᾱ after `t + 1` noising steps, the paper's ᾱ_{t+1}. Index -1 is clean
+data, ᾱ = 1. Tables stay float64 NumPy until they reach the device: in float32, 1 - ᾱ is off by 1.7e-4 at t = 0.
 """
 
 import dataclasses
@@ -10,15 +10,23 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffjax.registry import Registry
+
 Table = NDArray[np.float64]
+
+SCHEDULES = Registry("schedule")
+"""Functions (options) → `NoiseSchedule`."""
+
+MAX_TIMESTEPS = 1_000_000
+"""The largest number of timesteps of a schedule."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """The forward process q of DDPM (Ho et al. 2020, §2), as tables of shape `[T]`, float64 and read-only.
 
-    Build one with `linear`, `cosine`, … or `from_betas`. Names of the same tables in the usual PyTorch class
-    (`GaussianDiffusion`) stand in brackets: `alpha_bars` [alphas_cumprod], `alpha_bars_prev` [alphas_cumprod_prev],
+    Build one with `linear`, `cosine`, … or `from_betas`. The names of the same tables in the common PyTorch class
+    (`GaussianDiffusion`) are given in brackets: `alpha_bars` [alphas_cumprod], `alpha_bars_prev` [alphas_cumprod_prev],
     `sqrt_recip_alpha_bars` [sqrt_recip_alphas_cumprod], `sqrt_recipm1_alpha_bars` [sqrt_recipm1_alphas_cumprod],
     `posterior_mean_coef_x0` [posterior_mean_coef1], `posterior_mean_coef_xt` [posterior_mean_coef2].
     """
@@ -27,10 +35,14 @@ class NoiseSchedule:
 
     def __post_init__(self):
         object.__setattr__(self, "betas", _frozen(_checked_betas(self.betas)))
+        if np.any(zero := self.alpha_bars[:-1] == 0.0):
+            raise ValueError(
+                f"betas are too large: alpha_bar is 0 at t={zero.argmax()}; it may be 0 at the last t only"
+            )
 
     @property
     def num_timesteps(self) -> int:
-        """T, the number of noisings."""
+        """The number T of noising steps."""
         return len(self.betas)
 
     @cached_property
@@ -93,25 +105,25 @@ class NoiseSchedule:
 
     @cached_property
     def posterior_log_variance(self) -> Table:
-        """log β̃_t, where the next step's value stands in for log 0 at t = 0 (Ho et al.'s code).
+        """log β̃_t, where the value at t = 1 replaces log 0 at t = 0 (Ho et al.'s code).
 
-        Samples do not depend on that entry, likelihoods do. With T = 1 there is no next step: β_0 stands in.
+        Samples do not depend on that entry; likelihoods do. With T = 1 there is no next step, and β_0 replaces it.
         """
         variance = self.posterior_variance
         return _frozen(np.log(np.append(variance[1] if len(variance) > 1 else self.betas[0], variance[1:])))
 
     @cached_property
     def posterior_mean_coef_x0(self) -> Table:
-        """√ᾱ_{t-1}·β_t/(1-ᾱ_t), what x_0 weighs in the posterior's mean (DDPM Eq. 7)."""
+        """√ᾱ_{t-1}·β_t/(1-ᾱ_t), the weight of x_0 in the posterior's mean (DDPM Eq. 7)."""
         return _frozen(np.sqrt(self.alpha_bars_prev) * self.betas / (1.0 - self.alpha_bars))
 
     @cached_property
     def posterior_mean_coef_xt(self) -> Table:
-        """√α_t·(1-ᾱ_{t-1})/(1-ᾱ_t), what x_t weighs in the posterior's mean (DDPM Eq. 7)."""
+        """√α_t·(1-ᾱ_{t-1})/(1-ᾱ_t), the weight of x_t in the posterior's mean (DDPM Eq. 7)."""
         return _frozen(np.sqrt(self.alphas) * (1.0 - self.alpha_bars_prev) / (1.0 - self.alpha_bars))
 
     def alpha_bar_at(self, t: ArrayLike) -> Table:
-        """ᾱ at indices `t` (any shape) in -1 … T-1, with ᾱ = 1 at -1.
+        """Returns ᾱ at indices `t` (any shape) in -1 … T-1, with ᾱ = 1 at -1.
 
         Raises:
           ValueError: an index outside that range.
@@ -126,191 +138,252 @@ class NoiseSchedule:
 
 
 def at(table: Table, t: ArrayLike, clean: float) -> Table:
-    """`table[t]` on the host, for indices -1 … T-1 of any shape; `clean` is the value at index -1.
+    """Returns `table[t]` on the host, for indices -1 … T-1 of any shape; `clean` is the value at index -1.
 
     Raises:
       ValueError: an index outside that range.
     """
     t = np.asarray(t)
     if t.size and (t.min() < -1 or t.max() >= len(table)):
-        raise ValueError(f"timestep {t.min()} … {t.max()} is out of range: allowed are -1 (clean) … {len(table) - 1}")
+        raise ValueError(f"t={t.min()} … {t.max()} must be within -1 (clean) … {len(table) - 1}")
     return np.append(table, clean)[t]
 
 
 def from_betas(betas: ArrayLike) -> NoiseSchedule:
-    """The schedule with the given β, `[T]`, each in (0, 1].
+    """Builds the schedule of given β, `[T]`, each in (0, 1].
+
+    Args:
+      betas: the β of every timestep, each in (0, 1].
 
     Raises:
-      ValueError: not a non-empty vector of numbers in (0, 1].
+      ValueError: not a non-empty vector of numbers in (0, 1], or ᾱ = 0 before the last timestep.
     """
     return NoiseSchedule(np.asarray(betas, dtype=np.float64))
 
 
 def from_alpha_bars(alpha_bars: ArrayLike) -> NoiseSchedule:
-    """The schedule with the given ᾱ, `[T]`: β_t = 1 - ᾱ_t/ᾱ_{t-1}, ᾱ_{-1} = 1.
+    """Builds the schedule of given ᾱ, `[T]`: β_t = 1 - ᾱ_t/ᾱ_{t-1}, ᾱ_{-1} = 1.
 
     Raises:
-      ValueError: not a non-empty vector that descends strictly from under 1 to 0 or more.
+      ValueError: not a non-empty vector that descends strictly from below 1 to 0 or more.
     """
     alpha_bars = np.asarray(alpha_bars, dtype=np.float64)
     if alpha_bars.ndim != 1 or not alpha_bars.size:
-        raise ValueError(f"alpha_bars of shape {alpha_bars.shape}: a non-empty vector [T] is needed")
+        raise ValueError(f"alpha_bars of shape {alpha_bars.shape} must be a non-empty vector [T]")
     before = np.append(1.0, alpha_bars[:-1])
     bad = np.flatnonzero(~((alpha_bars < before) & (alpha_bars >= 0.0)))
     if bad.size:
         raise ValueError(
-            f"alpha_bars[{bad[0]}]={alpha_bars[bad[0]]} must lie within [0, {before[bad[0]]}), under the one before it"
+            f"alpha_bars[{bad[0]}]={alpha_bars[bad[0]]} must be within [0, {before[bad[0]]}), below the one before it"
         )
     return from_betas(1.0 - alpha_bars / before)
 
 
+@SCHEDULES.register
 def linear(
     num_timesteps: int = 1000, *, beta_start: float = 1e-4, beta_end: float = 0.02, per_thousand: bool = False
 ) -> NoiseSchedule:
-    """β from `beta_start` to `beta_end` in equal steps (DDPM §4).
+    """Builds the schedule whose β goes from `beta_start` to `beta_end` in equal steps (DDPM §4).
 
     Args:
-      num_timesteps: T.
-      beta_start: β_0.
-      beta_end: β_{T-1}.
-      per_thousand: both β times 1000/T, so that ᾱ ends where it does with 1000 steps (improved-diffusion).
+      num_timesteps: the number T of timesteps.
+      beta_start: the first β.
+      beta_end: the last β.
+      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
 
     Raises:
-      ValueError: not 0 < beta_start < beta_end ≤ 1 (after scaling), or no timesteps.
+      ValueError: not 0 < beta_start < beta_end ≤ 1 (after scaling), or an invalid number of timesteps.
     """
     total = _checked_count(num_timesteps)
-    scale = 1000.0 / total if per_thousand else 1.0
-    return from_betas(np.linspace(*_checked_range(scale * beta_start, scale * beta_end), total))
+    return from_betas(np.linspace(*_beta_range(beta_start, beta_end, total, per_thousand), total))
 
 
-def quadratic(num_timesteps: int = 1000, *, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
-    """√β from √`beta_start` to √`beta_end` in equal steps ("quad" in Ho et al.'s code).
-
-    Raises:
-      ValueError: as `linear`.
-    """
-    start, end = _checked_range(beta_start, beta_end)
-    return from_betas(np.linspace(start**0.5, end**0.5, _checked_count(num_timesteps)) ** 2)
-
-
-def scaled_linear(num_timesteps: int = 1000, *, beta_start: float = 8.5e-4, beta_end: float = 0.012) -> NoiseSchedule:
-    """`quadratic` by its name in latent diffusion (and diffusers), with the β used there.
-
-    Raises:
-      ValueError: as `linear`.
-    """
-    return quadratic(num_timesteps, beta_start=beta_start, beta_end=beta_end)
-
-
-def sigmoid(
-    num_timesteps: int = 1000, *, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0
+@SCHEDULES.register
+def quadratic(
+    num_timesteps: int = 1000, *, beta_start: float = 1e-4, beta_end: float = 0.02, per_thousand: bool = False
 ) -> NoiseSchedule:
-    """β = `beta_start` + (`beta_end` - `beta_start`)·sigmoid(u), u = -`width` … `width` in equal steps (DDIM's code).
+    """Builds the schedule whose √β goes from √`beta_start` to √`beta_end` in equal steps ("quad" in Ho et al.'s code).
+
+    Args:
+      num_timesteps: the number T of timesteps.
+      beta_start: the first β.
+      beta_end: the last β.
+      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
 
     Raises:
-      ValueError: as `linear`, or a width ≤ 0.
+      ValueError: as in `linear`.
     """
-    start, end = _checked_range(beta_start, beta_end)
-    if not width > 0.0:
-        raise ValueError(f"width={width} must be > 0")
-    u = np.linspace(-width, width, _checked_count(num_timesteps))
+    total = _checked_count(num_timesteps)
+    start, end = _beta_range(beta_start, beta_end, total, per_thousand)
+    return from_betas(np.linspace(start**0.5, end**0.5, total) ** 2)
+
+
+@SCHEDULES.register
+def scaled_linear(
+    num_timesteps: int = 1000, *, beta_start: float = 8.5e-4, beta_end: float = 0.012, per_thousand: bool = False
+) -> NoiseSchedule:
+    """Builds `quadratic` with the default β of latent diffusion; the name is diffusers'.
+
+    Args:
+      num_timesteps: the number T of timesteps.
+      beta_start: the first β.
+      beta_end: the last β.
+      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+
+    Raises:
+      ValueError: as in `linear`.
+    """
+    return quadratic(num_timesteps, beta_start=beta_start, beta_end=beta_end, per_thousand=per_thousand)
+
+
+@SCHEDULES.register
+def sigmoid(
+    num_timesteps: int = 1000,
+    *,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
+    per_thousand: bool = False,
+    sigmoid_range: float = 6.0,
+) -> NoiseSchedule:
+    """Builds β = `beta_start` + (`beta_end` - `beta_start`)·sigmoid(u), with u in equal steps (DDIM's code).
+
+    Args:
+      num_timesteps: the number T of timesteps.
+      beta_start: the value of β for u = -∞.
+      beta_end: the value of β for u = ∞.
+      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+      sigmoid_range: the largest u, in (0, 700]; the smallest is its negative.
+
+    Raises:
+      ValueError: as in `linear`, or a `sigmoid_range` outside (0, 700].
+    """
+    total = _checked_count(num_timesteps)
+    start, end = _beta_range(beta_start, beta_end, total, per_thousand)
+    if not 0.0 < sigmoid_range <= 700.0:
+        raise ValueError(f"sigmoid_range={sigmoid_range} must be within (0, 700]")
+    u = np.linspace(-sigmoid_range, sigmoid_range, total)
     return from_betas(start + (end - start) / (1.0 + np.exp(-u)))
 
 
+@SCHEDULES.register
 def constant(num_timesteps: int = 1000, *, beta: float = 0.02) -> NoiseSchedule:
-    """The same β at every step ("const" in Ho et al.'s code).
+    """Builds the schedule with one β for all steps ("const" in Ho et al.'s code).
+
+    Args:
+      num_timesteps: the number T of timesteps.
+      beta: the β of every step, in (0, 1].
 
     Raises:
-      ValueError: β outside (0, 1], or no timesteps.
+      ValueError: β outside (0, 1], or an invalid number of timesteps.
     """
+    if not 0.0 < beta <= 1.0:
+        raise ValueError(f"beta={beta} must be within (0, 1]")
     return from_betas(np.full(_checked_count(num_timesteps), beta, np.float64))
 
 
+@SCHEDULES.register
 def jsd(num_timesteps: int = 1000) -> NoiseSchedule:
-    """β_t = 1/(T - t) (Sohl-Dickstein et al. 2015, §2.4.1; "jsd" in Ho et al.'s code): ᾱ falls linearly, to 0.
+    """Builds β_t = 1/(T - t) (Sohl-Dickstein et al. 2015, §2.4.1; "jsd" in Ho et al.'s code): ᾱ falls linearly to 0.
 
     At the last timestep x holds no signal, so a network that predicts ε alone cannot start there.
 
+    Args:
+      num_timesteps: the number T of timesteps.
+
     Raises:
-      ValueError: no timesteps.
+      ValueError: an invalid number of timesteps.
     """
     total = _checked_count(num_timesteps)
     return from_betas(1.0 / np.arange(total, 0, -1))
 
 
-def cosine(num_timesteps: int = 1000, *, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
-    """ᾱ(u) ∝ cos²((u + s)/(1 + s)·π/2), s = `offset`, β_t = min(1 - ᾱ((t+1)/T)/ᾱ(t/T), `max_beta`).
+@SCHEDULES.register
+def cosine(num_timesteps: int = 1000, *, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
+    """Builds ᾱ(u) ∝ cos²((u + s)/(1 + s)·π/2), β_t = min(1 - ᾱ((t+1)/T)/ᾱ(t/T), `max_beta`).
 
-    Nichol & Dhariwal 2021, Eq. 17. The cap takes hold at the last β alone.
+    (Nichol & Dhariwal 2021, Eq. 17.) The cap changes only the last β.
+
+    Args:
+      num_timesteps: the number T of timesteps.
+      s: the offset s in [0, 100], which keeps β from being too small near t = 0.
+      max_beta: the largest β, in (0, 1).
 
     Raises:
-      ValueError: `offset` negative, `max_beta` outside (0, 1), or no timesteps.
+      ValueError: `s` outside [0, 100], `max_beta` outside (0, 1), or an invalid number of timesteps.
     """
-    if not offset >= 0.0:
-        raise ValueError(f"offset={offset} must be ≥ 0")
+    if not 0.0 <= s <= 100.0:
+        raise ValueError(f"s={s} must be within [0, 100]")
     if not 0.0 < max_beta < 1.0:
-        raise ValueError(f"max_beta={max_beta} must lie within (0, 1)")
+        raise ValueError(f"max_beta={max_beta} must be within (0, 1)")
     u = np.linspace(0.0, 1.0, _checked_count(num_timesteps) + 1)
-    f = np.cos((u + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
+    f = np.cos((u + s) / (1.0 + s) * np.pi / 2.0) ** 2
     return from_betas(np.minimum(1.0 - f[1:] / f[:-1], max_beta))
 
 
+SCHEDULES.register(from_betas)
+
+
 def zero_terminal_snr(schedule: NoiseSchedule) -> NoiseSchedule:
-    """The schedule with √ᾱ shifted and scaled so that it ends at 0 and begins where it did (Lin et al. 2024, Alg. 1).
+    """Shifts and scales √ᾱ so that it ends at 0 and keeps its first value (Lin et al. 2024, Alg. 1).
 
     At the last timestep x holds no signal: v- and x_0-networks can start there, ε-networks cannot.
 
     Raises:
-      ValueError: a single timestep.
+      ValueError: a schedule of one timestep.
     """
     if schedule.num_timesteps < 2:
-        raise ValueError("num_timesteps=1: rescaling needs at least 2")
+        raise ValueError("num_timesteps=1 must be ≥ 2 for zero terminal SNR")
     root = schedule.sqrt_alpha_bars
     scaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
     return from_alpha_bars(np.append(scaled[:-1] ** 2, 0.0))
 
 
 def respace(schedule: NoiseSchedule, indices: ArrayLike) -> NoiseSchedule:
-    """The schedule of the chain that visits `indices` alone: ᾱ'_i = ᾱ[indices[i]] (improved-diffusion's respacing).
+    """Builds the schedule of the chain that visits only `indices`, ᾱ'_i = ᾱ[indices[i]] (improved-diffusion).
 
-    A network trained on `schedule` is asked at `indices[t]` for t of the new one (`guidance.map_timesteps`).
+    A network trained on `schedule` is called with `indices[t]` for t of the new schedule
+    (`parameterization.map_timesteps`).
 
     Args:
-      schedule: what to thin out.
-      indices: `int[S]`, ascending strictly within 0 … T-1.
+      schedule: the schedule to respace.
+      indices: `int[S]`, strictly ascending within 0 … T-1.
 
     Raises:
-      ValueError: indices out of range or order.
+      ValueError: indices that are out of range or do not ascend strictly.
     """
     indices = np.asarray(indices)
     if indices.ndim != 1 or not indices.size or np.any(np.diff(indices) <= 0):
         raise ValueError("indices must be a non-empty vector that ascends strictly")
     if indices[0] < 0:
-        raise ValueError(f"indices[0]={indices[0]} is out of range: allowed is 0 … {schedule.num_timesteps - 1}")
+        raise ValueError(f"indices[0]={indices[0]} must be within 0 … {schedule.num_timesteps - 1}")
     return from_alpha_bars(schedule.alpha_bar_at(indices))
 
 
-def _checked_range(beta_start: float, beta_end: float) -> tuple[float, float]:
-    if not 0.0 < beta_start < beta_end <= 1.0:
+def _beta_range(beta_start: float, beta_end: float, total: int, per_thousand: bool) -> tuple[float, float]:
+    scale = 1000.0 / total if per_thousand else 1.0
+    start, end = scale * beta_start, scale * beta_end
+    if not 0.0 < start < end <= 1.0:
+        after = f" after scaling by {scale:g}" if per_thousand else ""
         raise ValueError(
-            f"beta_start={beta_start}, beta_end={beta_end}: beta_end must exceed beta_start, both within (0, 1]"
+            f"beta_start={beta_start}, beta_end={beta_end} must satisfy 0 < beta_start < beta_end ≤ 1{after}"
         )
-    return beta_start, beta_end
+    return start, end
 
 
 def _checked_count(num_timesteps: int) -> int:
-    if num_timesteps != int(num_timesteps) or num_timesteps < 1:
-        raise ValueError(f"num_timesteps={num_timesteps} must be a whole number ≥ 1")
+    number = isinstance(num_timesteps, (int, float, np.number)) and not isinstance(num_timesteps, bool)
+    if not (number and 1 <= num_timesteps <= MAX_TIMESTEPS and num_timesteps == int(num_timesteps)):
+        raise ValueError(f"num_timesteps={num_timesteps!r} must be a whole number within 1 … {MAX_TIMESTEPS}")
     return int(num_timesteps)
 
 
 def _checked_betas(betas: ArrayLike) -> Table:
     betas = np.array(betas, dtype=np.float64)
     if betas.ndim != 1 or not betas.size:
-        raise ValueError(f"betas of shape {betas.shape}: a non-empty vector [T] is needed")
-    if not (np.all(betas > 0.0) and np.all(betas <= 1.0)):
-        bad = int(np.flatnonzero(~((betas > 0.0) & (betas <= 1.0)))[0])
-        raise ValueError(f"betas[{bad}]={betas[bad]} must lie within (0, 1]")
+        raise ValueError(f"betas of shape {betas.shape} must be a non-empty vector [T]")
+    # A β so small that 1 - β rounds to 1 adds no noise.
+    if (bad := np.flatnonzero(~((1.0 - betas < 1.0) & (betas <= 1.0)))).size:
+        raise ValueError(f"betas[{bad[0]}]={betas[bad[0]]} must be within (0, 1], and 1 - beta less than 1 in float64")
     return betas
 
 

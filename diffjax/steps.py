@@ -1,6 +1,7 @@
-"""What a sampler is: a table with one row a network call, and how such tables are put together."""
+"""The `Sampler` table, with one row for each network call, and the functions that build and join such tables."""
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,24 +11,26 @@ from numpy.typing import ArrayLike
 
 from diffjax import timesteps
 
+_HTML_ROWS = 30
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Steps:
-    """A sampler: R rows, one a network call. A pytree whose leaves are the columns; NumPy float64 as built.
+class Sampler:
+    """A sampler: a table of R rows, one for each network call. A pytree whose leaves are the columns, float64 as built.
 
-    What a row makes of x, of the network's x̂0 and ε̂, and of z ~ N(0, I):
+    A row maps x, the network's x̂0 and ε̂, and z ~ N(0, I) to
 
         x_s = a·x + b·x̂0 + c·ε̂ + d·z + Σ_k x0_history[k]·x̂0₍₋₁₋ₖ₎ + Σ_k eps_history[k]·ε̂₍₋₁₋ₖ₎
 
-    Another table of the same shape runs without a new compilation.
+    Tables of the same shape share one compiled program. `print(sampler)` shows the rows.
     """
 
-    t_net: ArrayLike  # int32 [R]: the timestep the network is asked at
+    t_net: ArrayLike  # int32 [R]: the timestep that the network is called with
     t_from: ArrayLike  # int32 [R]: the level of x before the row
     t_to: ArrayLike  # int32 [R]: the level of x after it
-    lands: ArrayLike  # bool [R]: whether t_to is on the grid (not so for inner calls of higher-order methods)
-    signal: ArrayLike  # float [R]: √ᾱ of x where the network is asked
+    lands: ArrayLike  # bool [R]: whether t_to is on the grid (False for inner calls of higher-order methods)
+    signal: ArrayLike  # float [R]: √ᾱ of x at the network call
     noise: ArrayLike  # float [R]: √(1-ᾱ) there
     signal_to: ArrayLike  # float [R]: √ᾱ of x after the row
     noise_to: ArrayLike  # float [R]: √(1-ᾱ) there
@@ -38,23 +41,23 @@ class Steps:
     x0_history: ArrayLike  # float [R, H]: of the x̂0 of the H rows before, newest first
     eps_history: ArrayLike  # float [R, H']: of the ε̂ of the H' rows before, newest first
     log_var: ArrayLike | None = None
-    """float [R, 2]: (low, high), between which the network's `log_var_frac` f sets log σ² = low + f·(high - low)."""
+    """float [R, 2]: (low, high); the network's `log_var_frac` f sets log σ² = low + f·(high - low)."""
     rederive_eps: bool = dataclasses.field(default=True, metadata={"static": True})
-    """Whether ε̂ follows a clipped x̂0, ε̂ = (x - √ᾱ x̂0)/√(1-ᾱ), or stays as the network gave it."""
+    """Whether ε̂ is derived from a clipped x̂0, ε̂ = (x - √ᾱ x̂0)/√(1-ᾱ), or stays the network's."""
 
     @property
     def num_rows(self) -> int:
-        """R, the number of network calls."""
+        """The number R of network calls."""
         return np.shape(self.t_net)[-1]
 
     @property
     def num_steps(self) -> int:
-        """S, the number of grid steps."""
+        """The number S of grid steps."""
         return int(np.sum(self.lands))
 
     @property
     def grid(self) -> timesteps.Grid:
-        """The time grid `int32[S+1]` that the table walks along."""
+        """The time grid `int32[S+1]` of the table."""
         return np.append(self.t_from[0], np.asarray(self.t_to)[np.asarray(self.lands)]).astype(np.int32)
 
     @property
@@ -63,6 +66,32 @@ class Steps:
         return bool(np.any(np.asarray(self.d) != 0))
 
     def __str__(self):
+        names, columns = self._cells(np.arange(self.num_rows))
+        return "\n".join("".join(f"{cell:>12}" for cell in line) for line in [names, *zip(*columns, strict=True)])
+
+    def __repr__(self):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)) or np.ndim(self.t_net) != 1:
+            return f"Sampler(columns of shape {np.shape(self.t_net)})"
+        kind = "stochastic" if self.is_stochastic else "deterministic"
+        return f"Sampler({self.num_rows} rows, grid {self.grid[0]} … {self.grid[-1]}, {kind})"
+
+    def _repr_html_(self) -> str:
+        """Returns the table for notebooks: at most `_HTML_ROWS` rows, with an ellipsis in place of the middle ones."""
+        if np.ndim(self.t_net) != 1:
+            return html.escape(repr(self))
+        rows, ellipsis = np.arange(self.num_rows), None
+        if self.num_rows > _HTML_ROWS:
+            rows, ellipsis = np.delete(rows, slice(_HTML_ROWS - 6, -5)), _HTML_ROWS - 6
+        names, columns = self._cells(rows)
+        lines = [[str(row), *cells] for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
+        if ellipsis is not None:
+            lines.insert(ellipsis, ["…"] * (1 + len(names)))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in lines)
+        return f"<p>{html.escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _cells(self, rows: np.ndarray) -> tuple[list[str], list[list[str]]]:
+        """Returns the names of the columns and their texts in the given rows."""
         history = [("x0", self.x0_history), ("eps", self.eps_history)]
         names = ["t_net", "from", "to", "lands", "signal", "noise", "a·x", "b·x0", "c·eps", "d·z"]
         names += [f"·{kind}[-{k + 1}]" for kind, table in history for k in range(np.shape(table)[1])]
@@ -71,28 +100,28 @@ class Steps:
         if self.log_var is not None:
             names += ["logvar.lo", "logvar.hi"]
             floats += list(np.transpose(self.log_var))
-        cells = [[f"{v:d}" for v in column] for column in (self.t_net, self.t_from, self.t_to)]
-        cells += [["yes" if v else "no" for v in self.lands]]
-        cells += [[f"{v + 0.0:.6g}" for v in column] for column in floats]
-        return "\n".join("".join(f"{cell:>12}" for cell in line) for line in [names, *zip(*cells, strict=True)])
+        cells = [[f"{v:d}" for v in np.asarray(column)[rows]] for column in (self.t_net, self.t_from, self.t_to)]
+        cells += [["yes" if v else "no" for v in np.asarray(self.lands)[rows]]]
+        cells += [[f"{v + 0.0:.6g}" for v in np.asarray(column)[rows]] for column in floats]
+        return names, cells
 
 
-def stack(tables: Sequence[Steps]) -> Steps:
-    """Tables of equal shape as one, each column with a leading axis `[N, …]`: `jax.vmap` over it runs them all.
+def stack(samplers: Sequence[Sampler]) -> Sampler:
+    """Stacks samplers of equal shape: each column gains a leading axis `[N, …]`, and `jax.vmap` over it runs them all.
 
     Raises:
-      ValueError: tables of different shapes or conventions.
+      ValueError: samplers of different shapes or conventions.
     """
-    shapes = [(jax.tree.structure(table), [np.shape(column) for column in jax.tree.leaves(table)]) for table in tables]
-    if not tables or any(shape != shapes[0] for shape in shapes):
+    shapes = [(jax.tree.structure(one), [np.shape(column) for column in jax.tree.leaves(one)]) for one in samplers]
+    if not samplers or any(shape != shapes[0] for shape in shapes):
         raise ValueError(
-            "tables can be stacked if they have equally many rows, equal history, and the same conventions"
+            "samplers can be stacked if they have equal numbers of rows, equal histories and the same conventions"
         )
-    return jax.tree.map(lambda *columns: np.stack(columns), *tables)
+    return jax.tree.map(lambda *columns: np.stack(columns), *samplers)
 
 
 class Levels(NamedTuple):
-    """Where each step goes from (t) and to (s): index and ᾱ, `[S]`."""
+    """The source (t) and the destination (s) of each step: index and ᾱ, `[S]`."""
 
     t: np.ndarray
     s: np.ndarray
@@ -114,11 +143,11 @@ def one_call_a_step(
     num_eps_history: int = 0,
     log_var=None,
     rederive_eps: bool = True,
-) -> Steps:
-    """`Steps` with one row for each of `levels`; coefficients are `[S]` or scalars, histories `[S, H]` or none."""
+) -> Sampler:
+    """Builds a `Sampler` with one row for each step; coefficients are `[S]` or scalars, histories `[S, H]` or None."""
     rows = len(levels.t)
     a, b, c, d = (np.broadcast_to(np.asarray(column, np.float64), rows) for column in (a, b, c, d))
-    return Steps(
+    return Sampler(
         t_net=np.asarray(np.maximum(levels.t, 0) if t_net is None else t_net, np.int32),
         t_from=levels.t,
         t_to=levels.s,
@@ -138,8 +167,8 @@ def one_call_a_step(
     )
 
 
-def interleave(tables: Sequence[Steps], kept: Sequence[np.ndarray]) -> Steps:
-    """Row 0 of each table, then row 1 of each, …, without the rows that are not `kept` (`bool[S]` a table)."""
+def interleave(tables: Sequence[Sampler], kept: Sequence[np.ndarray]) -> Sampler:
+    """Joins tables as row 0 of each, then row 1 of each, …, leaving out rows that are not `kept` (`bool[S]` each)."""
     mask = np.stack(kept, axis=1).ravel()
     return jax.tree.map(
         lambda *columns: np.stack(columns, axis=1).reshape(len(mask), *columns[0].shape[1:])[mask], *tables

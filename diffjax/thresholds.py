@@ -1,33 +1,44 @@
-"""Transforms of x̂0 between the network and the step, for `sample(clip=…)`: each a function x̂0 → x̂0, a pytree."""
+"""Transforms of x̂0 for `sample(clip=…)`: each function here returns a function x̂0 → x̂0, which is a pytree."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 
+from diffjax.registry import Registry
 
-def clip(limit: float) -> jax.tree_util.Partial:
-    """x̂0 clipped to [-limit, limit] (static thresholding).
+THRESHOLDS = Registry("transform of x̂0")
+"""Functions (options) → (x̂0 → x̂0)."""
+
+
+@THRESHOLDS.register
+def clip(limit: float = 1.0) -> jax.tree_util.Partial:
+    """Clips x̂0 to [-limit, limit] (static thresholding).
+
+    Args:
+      limit: the largest absolute value of the data.
 
     Raises:
-      ValueError: a limit that is not above 0.
+      ValueError: a limit that is not > 0 and finite.
     """
     return jax.tree_util.Partial(_clip, _checked_limit(limit))
 
 
+@THRESHOLDS.register
 def dynamic(percentile: float = 0.995, limit: float = 1.0) -> jax.tree_util.Partial:
-    """Dynamic thresholding (Saharia et al. 2022, Imagen §2.3), sample by sample:
+    """Applies dynamic thresholding to each sample (Saharia et al. 2022, Imagen §2.3).
 
         x̂0 ← clip(x̂0, -s, s)·limit/s,     s = max(limit, the percentile of |x̂0|)
 
     Args:
-      percentile: a fraction in [0, 1], interpolated linearly between elements.
-      limit: the range of the data; a sample whose s is `limit` is clipped and nothing else.
+      percentile: the percentile as a fraction in [0, 1], interpolated linearly between elements.
+      limit: the largest absolute value of the data; a sample with s = `limit` is only clipped.
 
     Raises:
-      ValueError: a percentile outside [0, 1], or a limit that is not above 0.
+      ValueError: a percentile outside [0, 1], or a limit that is not > 0 and finite.
     """
-    # Compared so that NaN fails.
     if not isinstance(percentile, jax.core.Tracer) and not 0.0 <= percentile <= 1.0:
-        raise ValueError(f"percentile={percentile} must lie within [0, 1]: it is a fraction, such as 0.995")
+        raise ValueError(f"percentile={percentile} must be within [0, 1]; it is a fraction, such as 0.995")
     return jax.tree_util.Partial(_dynamic, _number(percentile), _checked_limit(limit))
 
 
@@ -42,8 +53,8 @@ def _dynamic(percentile, limit, x0):
 
 
 def _checked_limit(limit):
-    if not isinstance(limit, jax.core.Tracer) and not limit > 0:
-        raise ValueError(f"limit={limit} must be above 0")
+    if not isinstance(limit, jax.core.Tracer) and not 0 < limit < math.inf:
+        raise ValueError(f"limit={limit} must be > 0 and finite")
     return _number(limit)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import jax
 
-from diffjax import launch
+from diffjax.cli import launch
 
 sys.path.append(str(Path(__file__).parents[1]))
 from benchmarks import compiled, kernels, networks, subject, turns
@@ -55,12 +55,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network")
     parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: what JAX finds")
     parser.add_argument("--steps", type=int, default=20, help="of the sampler")
-    parser.add_argument("--steps-per-dispatch", type=int, default=1, help="in the row 'train'")
+    parser.add_argument("--steps-per-call", type=int, default=1, help="in the row 'train'")
     parser.add_argument("--torch-compile", action="store_true", help="PyTorch's network goes through torch.compile")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
-    for flag in ("repeats", "batch", "steps", "steps_per_dispatch"):
+    for flag in ("repeats", "batch", "steps", "steps_per_call"):
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             parser.error(f"--{flag.replace('_', '-')}={getattr(args, flag)} must be ≥ 1")
     if args.device:

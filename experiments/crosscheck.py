@@ -6,7 +6,7 @@ Takes about a minute on 2 cores (40 s with --quick, without the 1000-step runs),
 ‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides draw the same
 noise and ask the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
 percentage beside a clip is how much of x̂0 it really holds back. The counterparts are diffusers, with its float32 tables
-overwritten in float64, and the tutorial codes S0, S3 and S4 rewritten by formula (`tests/torch_reference`).
+overwritten in float64, and the tutorial codes S0, S3 and S4 rewritten by formula (`experiments/torch_reference`).
 Rows marked "by design" show how large a difference of conventions is; they do not count. Exit status 1 if a row fails.
 Without PyTorch nothing is compared; without diffusers, the rewritten codes alone.
 """
@@ -30,10 +30,8 @@ def main() -> int:
     if importlib.util.find_spec("torch") is None:
         print("crosscheck: skipped, PyTorch is not installed (pip install '.[parity]')")
         return 0
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from diffjax.cli import launch
     from torch_reference.rows import ROWS
-
-    from diffjax import launch
 
     launch.start()
     rows = [row for row in ROWS if row.is_quick or not args.quick]

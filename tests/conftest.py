@@ -1,6 +1,7 @@
 import fcntl
 import os
 import shutil
+from pathlib import Path
 
 # Before JAX is imported: several host devices, so that data-parallel code is tested as such.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -9,15 +10,35 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 from hypothesis import settings
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 settings.register_profile("diffjax", deadline=None, max_examples=50)
 settings.load_profile("diffjax")
 
+TESTS = Path(__file__).parent
+
+TIERS = {"parity": "parity", "integration": "integration", "cli": "integration"}
+"""Folders of tests and their tier. Slow tests and those for an accelerator are in none; all others are `fast`."""
+
+
+def pytest_collection_modifyitems(items):
+    """Marks each test with its tier."""
+    for item in items:
+        if not (item.get_closest_marker("slow") or item.get_closest_marker("gpu")):
+            item.add_marker(TIERS.get(item.path.relative_to(TESTS).parts[0], "fast"))
+
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_folder(shared_folder):
-    """Processes that tests start keep their compiled programs to the tests, and share them."""
-    os.environ["DIFFJAX_CACHE"] = str(shared_folder / "compiled")
+def kept_programs(shared_folder):
+    """Keeps compiled programs on disk for all workers of a run and for the processes that tests start.
+
+    Where `JAX_COMPILATION_CACHE_DIR` is set, the next run finds them there.
+    """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared_folder / "compiled"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    reset_cache()  # what was compiled while test modules were imported has turned it off
 
 
 @pytest.fixture
@@ -51,6 +72,34 @@ def made_once(shared_folder, tmp_path_factory):
     return copy
 
 
+TINY = {
+    "schedule.num_timesteps": 20,
+    "model.base_channels": 8,
+    "model.channel_mults": (1,),
+    "model.num_res_blocks": 1,
+    "optimizer.warmup_steps": 2,
+    "train.steps": 12,
+    "train.batch_size": 8,
+    "train.log_every": 1,
+    "train.sample_every": 1000,
+    "train.checkpoint_every": 4,
+    "sample.num_steps": 5,
+}
+"""Fields that make a config small and its training short."""
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A function: the resolved config of the digits with `TINY` and fields of choice (`train__steps=3`)."""
+    from diffjax.runs import config_files, resolve
+
+    def make(**fields):
+        changes = {name.replace("__", "."): value for name, value in fields.items()}
+        return resolve.override(config_files.load("digits"), TINY | changes)
+
+    return make
+
+
 @pytest.fixture
 def quick_compilation():
     """Compiles with few optimizations: for a network that is compiled once and runs for a few steps."""
@@ -61,7 +110,10 @@ def quick_compilation():
 
 @pytest.fixture
 def count_compilations():
-    """A function: how many programs XLA has compiled since it was last called."""
+    """A function: the number of programs that were compiled, or read from disk, since it was last called.
+
+    The event is that of a program that is in none of JAX's caches in memory; programs on disk change nothing here.
+    """
     compiled = []
 
     def listen(event, duration, **_):

@@ -1,316 +1,242 @@
+"""Guidance on a mixture of two Gaussians, where every network and the classifier are closed-form."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffjax as dj
-from diffjax import guidance, process, samplers, schedules, timesteps
+from diffjax import guidance, parameterization, process, samplers, schedules, timesteps
 
 SCHEDULE = schedules.linear(100, beta_start=1e-3, beta_end=0.2)
-ZERO_SNR = schedules.from_betas([0.1, 0.5, 1.0])
-WRAPPERS = {"x0": guidance.from_x0, "v": guidance.from_v, "score": guidance.from_score}
-T = np.array([0, 1, 40, 99])
-MEAN, STD = 0.3, 0.6
-
-each_kind = pytest.mark.parametrize("kind", WRAPPERS)
-
-
-def draw(seed=0, dtype=jnp.float64, count=4):
-    return jax.random.normal(jax.random.key(seed), (count, 3, 3, 2), dtype)
+T = np.array([0, 30, 60, 99])
+LABEL = np.array([0, 1, 1, 0])
+WEIGHTS, MEANS, STDS = np.array([0.3, 0.7]), np.array([-0.8, 0.6]), np.array([0.5, 0.3])
+NONE = -1
+FREE = np.full(4, NONE)
 
 
-def optimal(alpha_bars, x, t):
-    """(E[x_0 | x_t], E[ε | x_t], ᾱ) for x_0 ~ N(MEAN, STD²)."""
-    ab = alpha_bars[t].reshape(-1, *[1] * (x.ndim - 1))
-    total = ab * STD**2 + 1 - ab
-    residual = x - jnp.sqrt(ab) * MEAN
-    return MEAN + jnp.sqrt(ab) * STD**2 / total * residual, jnp.sqrt(1 - ab) / total * residual, ab
+def draw(seed=0, count=4, dtype=jnp.float64):
+    return jax.random.normal(jax.random.key(seed), (count, 3, 2), dtype)
 
 
-def optimal_eps(alpha_bars, x, t):
-    return optimal(alpha_bars, x, t)[1]
+def densities(alpha_bars, x, t):
+    """(log w_k q(x_t | k) `[B, 2]`, E[ε | x_t, k] `[B, 2, …]`): x_0 of class k is N(MEANS[k], STDS[k]²) in each element."""
+    ab = alpha_bars[t].reshape(-1, 1, *[1] * (x.ndim - 1))
+    mean, var = (v.reshape(2, *[1] * (x.ndim - 1)).astype(x.dtype) for v in (MEANS, STDS**2))
+    total = ab * var + 1 - ab
+    residual = x[:, None] - jnp.sqrt(ab) * mean
+    log_q = -0.5 * (residual**2 / total + jnp.log(total))
+    return np.log(WEIGHTS).astype(x.dtype) + log_q.sum(range(2, x.ndim + 1)), jnp.sqrt(1 - ab) / total * residual
 
 
-def optimal_x0(alpha_bars, x, t):
-    return optimal(alpha_bars, x, t)[0]
+def mixture(alpha_bars, label, x, t):
+    """E[ε | x_t, y], and where the label is NONE E[ε | x_t]."""
+    log_q, eps = densities(alpha_bars, x, t)
+    share = jnp.where((label == NONE)[:, None], jax.nn.softmax(log_q), jax.nn.one_hot(label, 2))
+    return jnp.einsum("bk,bk...->b...", share, eps)
 
 
-def optimal_v(alpha_bars, x, t):
-    x0, eps, ab = optimal(alpha_bars, x, t)
-    return jnp.sqrt(ab) * eps - jnp.sqrt(1 - ab) * x0
+def log_posterior(alpha_bars, label, x, t):
+    log_q, _ = densities(alpha_bars, x, t)
+    return jnp.take_along_axis(jax.nn.log_softmax(log_q), label[:, None], axis=1)[:, 0]
 
 
-def optimal_score(alpha_bars, x, t):
-    ab = alpha_bars[t].reshape(-1, *[1] * (x.ndim - 1))
-    return -(x - jnp.sqrt(ab) * MEAN) / (ab * STD**2 + 1 - ab)
+def network(label):
+    return jax.tree_util.Partial(mixture, jnp.asarray(SCHEDULE.alpha_bars), jnp.asarray(label))
 
 
-NETWORKS = {"eps": optimal_eps, "x0": optimal_x0, "v": optimal_v, "score": optimal_score}
+def telling(target, label):
+    """A network of another target, with two channels of variance after it that tell the label."""
 
+    def predict(x, t):
+        value = process.convert(SCHEDULE, x, t, network(label)(x, t), given="eps", wanted=target)
+        return jnp.concatenate([value, 0 * value + label[:, None, None]], axis=-1)
 
-def network(kind, schedule=SCHEDULE):
-    return jax.tree_util.Partial(NETWORKS[kind], jnp.asarray(schedule.alpha_bars))
-
-
-def linear_network(scale, x, t):
-    return scale * x
-
-
-def doubled(scale, x, t):
-    return jnp.concatenate([scale * x, jnp.sin(x)], axis=-1)
-
-
-def call(predict, x, t):
-    return predict(x, t)
+    return predict
 
 
 @pytest.mark.usefixtures("x64")
-@each_kind
-def test_networks_of_every_kind_say_the_same(kind):
+def test_from_the_unconditional_network_to_the_conditional_one_and_beyond():
     x = draw()
-    prediction = jax.jit(call)(WRAPPERS[kind](network(kind), SCHEDULE), x, T)
-    x0, eps, _ = optimal(SCHEDULE.alpha_bars, x, T)
-    np.testing.assert_allclose(prediction.x0, x0, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(prediction.eps, eps, rtol=1e-11, atol=1e-11)
-    assert prediction.log_var_frac is None
+    c, u = network(LABEL)(x, T), network(FREE)(x, T)
+    assert np.max(np.abs(c - u)) > 0.1
+    for scale, expected in ((0.0, u), (1, c)):
+        found = guidance.classifier_free(network(LABEL), SCHEDULE, scale, unconditional=network(FREE))(x, T)
+        np.testing.assert_array_equal(found, expected)
+    found = guidance.classifier_free(network(LABEL), SCHEDULE, 3.5, unconditional=network(FREE))(x, T)
+    np.testing.assert_allclose(found, u + 3.5 * (c - u), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
-@each_kind
-@pytest.mark.parametrize("clip", [None, 0.5])
-def test_and_draw_the_same_samples(kind, clip):
-    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 20), eta=0.5)
-    keys = dj.sample_keys(0, 0, 3)
-    x = dj.initial_noise(keys, (4,), jnp.float64)
-    expected = dj.sample(steps, network("eps"), x, keys, clip=clip)
-    drawn = dj.sample(steps, WRAPPERS[kind](network(kind), SCHEDULE), x, keys, clip=clip)
-    np.testing.assert_allclose(drawn, expected, rtol=1e-10, atol=1e-10)
+def test_one_network_answers_for_both_in_one_call():
+    x, calls = draw(), []
+    pairs = network(guidance.both(LABEL, NONE))
+
+    def counted(x, t):
+        calls.append(x.shape)
+        return pairs(x, t)
+
+    two = guidance.classifier_free(network(LABEL), SCHEDULE, 2.5, unconditional=network(FREE))(x, T)
+    np.testing.assert_allclose(guidance.classifier_free(counted, SCHEDULE, 2.5)(x, T), two, rtol=1e-14)
+    assert calls == [(8, 3, 2)]
+
+
+def test_both_stand_side_by_side():
+    assert guidance.both(np.array([3, 5], np.int32), NONE).tolist() == [3, NONE, 5, NONE]
+    assert guidance.both(np.ones((1, 2)), 0.0).tolist() == [[1, 1], [0, 0]]
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", ["x0", "v"])
-def test_from_where_alpha_bar_is_zero(kind):
-    # The exact answer of the whole run is the recursion with E[x_0 | x_t] and E[ε | x_t], from x_T = ε.
-    steps = samplers.ddim(ZERO_SNR, timesteps.full(3))
-    x = draw()
-    result = dj.sample(steps, WRAPPERS[kind](network(kind, ZERO_SNR), ZERO_SNR), x)
-    expected = x
-    for t, s in ((2, 1), (1, 0), (0, -1)):
-        x0, eps, _ = optimal(ZERO_SNR.alpha_bars, expected, np.full(4, t))
-        ab = ZERO_SNR.alpha_bar_at(s)
-        expected = np.sqrt(ab) * x0 + np.sqrt(1 - ab) * eps
-    np.testing.assert_allclose(result, expected, rtol=1e-12)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_the_way_back(kind):
-    x = draw()
-    predict = network(kind)
-    if kind != "eps":
-        predict = WRAPPERS[kind](predict, SCHEDULE)
-    x0, eps, _ = optimal(SCHEDULE.alpha_bars, x, T)
-    np.testing.assert_allclose(guidance.to_eps(predict)(x, T), eps, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(guidance.to_x0(predict, SCHEDULE)(x, T), x0, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("variance", [None, "learned_range", "learned"])
 @pytest.mark.parametrize("target", ["eps", "x0", "v"])
-def test_one_belief_in_whatever_way_it_is_said(x64, target, variance):
+def test_whatever_the_network_predicts(target):
+    """Guided inside `from_target` or outside: the same belief, and the variance of the conditional network."""
     x = draw()
-    eps = jnp.cos(x)
-    said = process.convert(SCHEDULE, x, T, eps, given="eps", wanted=target)
-    tail = [] if variance is None else [jnp.full_like(x, 0.4)]
-    net = jax.tree_util.Partial(lambda answer, x, t: answer, jnp.concatenate([said, *tail], axis=-1))
-    predict = guidance.from_target(net, SCHEDULE, target, variance=variance)
-    heard = predict(x, T)
-    if (target, variance) == ("eps", None):
-        assert predict is net
-    else:
-        np.testing.assert_allclose(heard.eps, eps, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(heard.x0, process.predict_x0(SCHEDULE, x, T, eps), rtol=1e-9, atol=1e-12)
-    if variance is not None:
-        np.testing.assert_allclose(heard.log_var_frac, {"learned_range": 0.7, "learned": 0.4}[variance], rtol=1e-6)
+    conditional, free, pairs = (telling(target, label) for label in (LABEL, FREE, guidance.both(LABEL, NONE)))
+
+    def converted(predict):
+        return parameterization.from_target(predict, SCHEDULE, target, variance="learned_range")
+
+    inside = converted(guidance.classifier_free(pairs, SCHEDULE, 2.5))(x, T)
+    outside = guidance.classifier_free(converted(conditional), SCHEDULE, 2.5, unconditional=converted(free))(x, T)
+    eps = guidance.classifier_free(network(LABEL), SCHEDULE, 2.5, unconditional=network(FREE))(x, T)
+    for found in (inside, outside):
+        np.testing.assert_allclose(found.eps, eps, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(found.x0, process.predict_x0(SCHEDULE, x, T, eps), rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(found.log_var_frac, np.ones((4, 3, 2)) * (LABEL.reshape(4, 1, 1) + 1) / 2)
 
 
 @pytest.mark.usefixtures("x64")
-def test_split_variance():
+def test_an_interval_of_noise_levels():
     x = draw()
-    net = jax.tree_util.Partial(doubled, 0.5)
-    for kind, frac in (("learned_range", (np.sin(x) + 1) / 2), ("learned", np.sin(x))):
-        prediction = jax.jit(call)(guidance.split_variance(net, SCHEDULE, kind), x, T)
-        np.testing.assert_allclose(prediction.eps, 0.5 * x, rtol=1e-15)
-        np.testing.assert_allclose(prediction.x0, process.predict_x0(SCHEDULE, x, T, 0.5 * x), rtol=1e-12)
-        np.testing.assert_allclose(prediction.log_var_frac, frac, rtol=1e-14)
+    levels = np.sqrt((1 - SCHEDULE.alpha_bars) / SCHEDULE.alpha_bars)[T]
+    assert levels[0] < 0.1 < levels[1] < 3 < levels[2]
+
+    def at(*interval):
+        return guidance.classifier_free(network(guidance.both(LABEL, NONE)), SCHEDULE, 4.0, interval=interval)(x, T)
+
+    everywhere, conditional = at(0.0, np.inf), network(LABEL)(x, T)
+    limited = at(0.1, 3.0)
+    np.testing.assert_array_equal(limited[1], everywhere[1])
+    assert np.max(np.abs(limited[1] - conditional[1])) > 0.01
+    np.testing.assert_array_equal(limited[np.array([0, 2, 3])], conditional[np.array([0, 2, 3])])
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("v", "variance"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])
-def test_learned_range_reaches_from_fixed_small_to_fixed_large(v, variance):
-    def with_constant(v, x, t):
-        return jnp.concatenate([0.5 * x, jnp.full_like(x, v)], axis=-1)
-
-    grid = timesteps.trailing(100, 10)
-    keys = dj.sample_keys(0, 0, 3)
-    x = dj.initial_noise(keys, (4, 2), jnp.float64)
-    predict = guidance.split_variance(jax.tree_util.Partial(with_constant, v), SCHEDULE)
-    learned = dj.sample(samplers.ddpm(SCHEDULE, grid, variance="learned_range"), predict, x, keys)
-    fixed = dj.sample(samplers.ddpm(SCHEDULE, grid, variance=variance), guidance.to_eps(predict), x, keys)
-    np.testing.assert_allclose(learned, fixed, rtol=1e-10, atol=1e-10)
+def test_rescaling_gives_back_the_conditional_deviation():
+    x = draw()
+    pairs = network(guidance.both(LABEL, NONE))
+    c = network(LABEL)(x, T)
+    guided, half, whole = (guidance.classifier_free(pairs, SCHEDULE, 4.0, rescale=phi)(x, T) for phi in (0, 0.5, 1))
+    np.testing.assert_allclose(np.std(whole, (1, 2)), np.std(c, (1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(half, (guided + whole) / 2, rtol=1e-12)
+    # A network that gives a constant has no deviation to keep.
+    flat = guidance.classifier_free(lambda x, t: jnp.zeros_like(x), SCHEDULE, 4.0, rescale=1.0)(x, T)
+    np.testing.assert_array_equal(flat, np.zeros(x.shape))
 
 
 @pytest.mark.usefixtures("x64")
-def test_learned_variance_is_the_log_variance():
-    def with_log_beta(log_betas, x, t):
-        return jnp.concatenate([0.5 * x, jnp.broadcast_to(log_betas[t][:, None, None], x.shape)], axis=-1)
-
-    grid = timesteps.full(100)
-    keys = dj.sample_keys(0, 0, 3)
-    x = dj.initial_noise(keys, (4, 2), jnp.float64)
-    net = jax.tree_util.Partial(with_log_beta, jnp.log(SCHEDULE.betas))
-    predict = guidance.split_variance(net, schedule=SCHEDULE, kind="learned")
-    learned = dj.sample(samplers.ddpm(SCHEDULE, grid, variance="learned"), predict, x, keys)
-    fixed = dj.sample(samplers.ddpm(SCHEDULE, grid, variance="fixed_large"), guidance.to_eps(predict), x, keys)
-    np.testing.assert_allclose(learned, fixed, rtol=1e-10, atol=1e-10)
-
-
-def tell_time(x, t):
-    return jnp.broadcast_to(t.astype(x.dtype).reshape(-1, 1), x.shape)
-
-
-@pytest.mark.parametrize(("kind", "table"), [("sqrt_alpha_bar", "sqrt_alpha_bars"), ("alpha_bar", "alpha_bars")])
-def test_with_noise_level(kind, table):
-    def told(x, t):
-        assert t.dtype == x.dtype == jnp.float32
-        assert t.shape == (3,)
-        return tell_time(x, t)
-
-    predict = guidance.with_noise_level(told, SCHEDULE, kind)
-    x, t = jnp.zeros((3, 2)), jnp.array([0, 99, -1])
-    expected = [*getattr(SCHEDULE, table)[[0, 99]].astype(np.float32), 1.0]
-    for answer in (predict(x, t), jax.jit(call)(predict, x, t)):
-        np.testing.assert_array_equal(answer[:, 0], expected)
-
-
-def test_noise_level_inside_a_v_network():
-    # The inner function is told √ᾱ, the outer one reads the schedule by t.
-    def v_from_level(x, level):
-        return level[:, None] * x
-
-    predict = guidance.from_v(guidance.with_noise_level(v_from_level, SCHEDULE), SCHEDULE)
-    x, t = jnp.ones((4, 2)), jnp.asarray(T)
-    v = SCHEDULE.sqrt_alpha_bars[T][:, None] * np.ones((4, 2))
-    expected = process.convert(SCHEDULE, x, T, jnp.asarray(v, jnp.float32), given="v", wanted="x0")
-    np.testing.assert_allclose(jax.jit(call)(predict, x, t).x0, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_map_timesteps():
-    indices = np.array([3, 10, 50, 99])
-    predict = guidance.map_timesteps(tell_time, indices)
-    x, t = jnp.zeros((3, 2)), jnp.array([0, 3, 1])
-    for answer in (predict(x, t), jax.jit(call)(predict, x, t)):
-        np.testing.assert_array_equal(answer[:, 0], [3, 99, 10])
+def test_rescaling_a_prediction_is_rescaling_x0():
+    x = draw()
+    conditional = parameterization.to_x0(network(LABEL), SCHEDULE)
+    found = guidance.classifier_free(
+        parameterization.from_x0(conditional, SCHEDULE), SCHEDULE, 4.0, rescale=1.0,
+        unconditional=parameterization.from_x0(parameterization.to_x0(network(FREE), SCHEDULE), SCHEDULE),
+    )(x, T)  # fmt: skip
+    np.testing.assert_allclose(np.std(found.x0, (1, 2)), np.std(conditional(x, T), (1, 2)), rtol=1e-10)
+    np.testing.assert_allclose(process.q_sample(SCHEDULE, found.x0, T, found.eps), x, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_a_respaced_schedule_is_the_strided_grid(kind):
-    # The whole chain of the short schedule, or the same levels of the long one: two ways to say one thing.
-    grid = timesteps.trailing(100, 10)
-    indices = grid[:-1][::-1]
-    short = schedules.respace(SCHEDULE, indices)
-    net, mapped = network(kind), guidance.map_timesteps(network(kind), indices)
-    if kind != "eps":
-        net, mapped = WRAPPERS[kind](net, SCHEDULE), WRAPPERS[kind](mapped, short)
-    keys = dj.sample_keys(0, 0, 3)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_true_classifier_makes_the_unconditional_network_conditional(wrapped):
+    x = draw()
+    free = network(FREE)
+    if wrapped:
+        free = parameterization.from_x0(parameterization.to_x0(free, SCHEDULE), SCHEDULE)
+    classifier = jax.tree_util.Partial(log_posterior, jnp.asarray(SCHEDULE.alpha_bars), LABEL)
+    found = guidance.with_classifier(free, SCHEDULE, classifier, 1.0)(x, T)
+    expected = network(LABEL)(x, T)
+    eps = found.eps if wrapped else found
+    np.testing.assert_allclose(eps, expected, rtol=1e-10, atol=1e-12)
+    if wrapped:
+        np.testing.assert_allclose(found.x0, process.predict_x0(SCHEDULE, x, T, expected), rtol=1e-9, atol=1e-11)
+    # Both kinds of guidance are one where the classifier is the networks' own.
+    twice = guidance.with_classifier(free, SCHEDULE, classifier, 2.0)(x, T)
+    implicit = guidance.classifier_free(network(guidance.both(LABEL, NONE)), SCHEDULE, 2.0)(x, T)
+    np.testing.assert_allclose(parameterization.to_eps(lambda x, t: twice)(x, T), implicit, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_samples_are_of_their_class():
+    """A whole run with the exact networks ends where the class is, and nearer to its mean with guidance."""
+    label = np.arange(200) % 2
+    keys = dj.sample_keys(0, 0, 200)
     x = dj.initial_noise(keys, (4,), jnp.float64)
-    strided = dj.sample(samplers.ddpm(SCHEDULE, grid), net, x, keys)
-    respaced = dj.sample(samplers.ddpm(short, timesteps.full(10)), mapped, x, keys)
-    np.testing.assert_allclose(respaced, strided, rtol=1e-10, atol=1e-10)
+    steps = samplers.ddim(SCHEDULE, timesteps.full(100))
+    draws = {}
+    for scale in (1.0, 3.0):
+        predict = guidance.classifier_free(network(guidance.both(label, NONE)), SCHEDULE, scale)
+        draws[scale] = np.asarray(dj.sample(steps, predict, x))
+    for k in (0, 1):
+        assert np.mean(draws[1.0][label == k]) == pytest.approx(MEANS[k], abs=0.06)
+        share = [log_posterior(np.array([1 - 1e-9]), label, draw, np.zeros(200, int)) for draw in draws.values()]
+        assert np.mean(share[1][label == k]) > np.mean(share[0][label == k])
 
 
-MAKERS = {
-    **{kind: lambda scale, wrap=wrap: wrap(jax.tree_util.Partial(linear_network, scale), SCHEDULE) for kind, wrap in WRAPPERS.items()},
-    "to_eps": lambda scale: guidance.to_eps(jax.tree_util.Partial(linear_network, scale)),
-    "to_x0": lambda scale: guidance.to_x0(jax.tree_util.Partial(linear_network, scale), SCHEDULE),
-    "split": lambda scale: guidance.split_variance(jax.tree_util.Partial(doubled, scale), SCHEDULE),
-    "noise_level": lambda scale: guidance.with_noise_level(jax.tree_util.Partial(linear_network, scale), SCHEDULE),
-    "map": lambda scale: guidance.map_timesteps(jax.tree_util.Partial(linear_network, scale), np.arange(100)),
-    "deep": lambda scale: guidance.to_eps(
-        guidance.from_v(guidance.map_timesteps(jax.tree_util.Partial(linear_network, scale), np.arange(100)), SCHEDULE)
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_a_wrapper_built_again_is_equal_and_compiles_nothing(make, count_compilations):
-    x, t = draw(dtype=jnp.float32), jnp.asarray(T)
-    first, second = make(0.5), make(0.7)
-    assert jax.tree.structure(first) == jax.tree.structure(second)
-    assert all(isinstance(leaf, float | np.ndarray | jax.Array) for leaf in jax.tree.leaves(first))
-    jitted = jax.jit(call)
-    jax.block_until_ready(jitted(first, x, t))
-    count_compilations()
-    jax.block_until_ready(jitted(second, x, t))
-    assert count_compilations() == 0
-
-
-def test_another_schedule_compiles_nothing_in_the_loop(count_compilations):
+def test_other_numbers_compile_nothing(count_compilations):
     x = draw(dtype=jnp.float32)
+    steps = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5))
+    pairs, classifier = jnp.asarray(guidance.both(LABEL, NONE)), jnp.asarray(LABEL)
+    alpha_bars = jnp.asarray(SCHEDULE.alpha_bars, jnp.float32)
 
-    def run(schedule, scale):
-        predict = guidance.from_v(jax.tree_util.Partial(linear_network, scale), schedule)
-        return dj.sample(samplers.ddim(schedule, timesteps.trailing(100, 5)), predict, x).block_until_ready()
+    def run(scale, **options):
+        net = jax.tree_util.Partial(mixture, alpha_bars, pairs)
+        return dj.sample(steps, guidance.classifier_free(net, SCHEDULE, scale, **options), x).block_until_ready()
 
-    run(SCHEDULE, 0.1)
+    def run_with_classifier(scale):
+        net = jax.tree_util.Partial(mixture, alpha_bars, classifier)
+        p = jax.tree_util.Partial(log_posterior, alpha_bars, classifier)
+        return dj.sample(steps, guidance.with_classifier(net, SCHEDULE, p, scale), x).block_until_ready()
+
+    first = run(1.0), run_with_classifier(1.0)
     count_compilations()
-    run(schedules.cosine(100), 0.2)
+    others = run(3.0), run(2, interval=(0.3, 3)), run(2.0, rescale=0.5), run_with_classifier(2)
     assert count_compilations() == 0
+    assert all(np.all(np.isfinite(other)) and not np.array_equal(other, first[0]) for other in others)
 
 
 @pytest.mark.usefixtures("x64")
-@each_kind
-def test_answers_come_in_the_dtype_of_x(kind):
-    def narrow(x, t):
-        return x.astype(jnp.bfloat16)
-
-    for dtype in (jnp.float32, jnp.float64):
-        prediction = jax.jit(call)(WRAPPERS[kind](narrow, SCHEDULE), draw(dtype=dtype), T)
-        assert prediction.x0.dtype == prediction.eps.dtype == dtype
+def test_a_sweep_over_scales_is_one_vmap():
+    x = draw()
+    net = network(guidance.both(LABEL, NONE))
+    found = jax.vmap(lambda scale: guidance.classifier_free(net, SCHEDULE, scale)(x, T))(jnp.array([0.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(found[1], network(LABEL)(x, T))
+    np.testing.assert_allclose(found[2], 2 * found[1] - found[0], rtol=1e-12)
 
 
-def test_tables_keep_float64_accuracy_in_float32():
-    # In float32 arithmetic √(1-ᾱ_0) would be wrong by 8e-5.
-    schedule = schedules.linear()
-    prediction = jax.jit(call)(
-        guidance.from_v(lambda x, t: jnp.zeros_like(x), schedule), jnp.ones((1, 1)), jnp.zeros(1, int)
-    )
-    np.testing.assert_allclose(prediction.eps.item(), 0.01, rtol=1e-7)
+X = jnp.zeros((3, 4, 2))
 
 
-X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
+def eps_like(x, t):
+    return x
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: guidance.from_v("network", SCHEDULE), "predict must be callable.*it is a str"),
-        (lambda: guidance.from_x0(lambda x, t: x[..., :1], SCHEDULE)(X, 0), r"shape \(3, 4, 1\) for x of shape \(3, 4, 2\)"),
-        (lambda: guidance.from_v(guidance.from_v(NET, SCHEDULE), SCHEDULE)(X, 0), "returned a Prediction"),
-        (lambda: guidance.to_x0(lambda x, t: x[:1], SCHEDULE)(X, 0), r"shape \(1, 4, 2\)"),
-        (lambda: guidance.split_variance(NET, SCHEDULE)(X, 0), r"4 channels for the 2 of x; this one gave shape \(3, 4, 2\)"),
-        (lambda: guidance.split_variance(guidance.from_v(NET, SCHEDULE), SCHEDULE)(X, 0), "returned a Prediction"),
-        (lambda: guidance.split_variance(NET, SCHEDULE, "fixed"), "kind='fixed' is not one of 'learned_range', 'learned'"),
-        (lambda: guidance.from_target(NET, SCHEDULE, "score"), "target='score' is not one of 'eps', 'x0', 'v'"),
-        (lambda: guidance.split_variance(NET, SCHEDULE, given="score"), "given='score' is not one of 'eps', 'x0', 'v'"),
-        (lambda: guidance.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
-        (lambda: guidance.with_noise_level(NET, SCHEDULE)(X, 100), "allowed is -1 … 99"),
-        (lambda: guidance.map_timesteps(NET, [0.5, 1.5]), "whole numbers.*float64"),
-        (lambda: guidance.map_timesteps(NET, np.zeros((2, 2), int)), r"shape \(2, 2\)"),
-        (lambda: guidance.map_timesteps(NET, [3, 3]), r"ascend strictly.*\[3 3\]"),
-        (lambda: guidance.map_timesteps(NET, [-1, 3]), "ascend strictly from 0"),
-        (lambda: guidance.map_timesteps(NET, [1, 3])(X, 0.5), "needs the schedule of the training"),
-        (lambda: guidance.map_timesteps(NET, [1, 3])(X, 2), "timestep 2 … 2 is out of range: allowed is 0 … 1"),
+        (lambda: guidance.classifier_free("net", SCHEDULE, 1.0), "predict must be callable.*it is a str"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, 1.0, interval=(3.0, 1.0)), r"interval=\(3.0, 1.0\) must be two"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, 1.0, interval=(-1.0, 1.0)), "0 ≤ low < high"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, 1.0, rescale=1.5), r"rescale=1.5 must be within \[0, 1\]"),
+        (lambda: guidance.classifier_free(lambda x, t: x[:3], SCHEDULE, 1.0)(X, 5), r"must return 2·3 rows; it returned \[\(3, 4, 2\)\]"),
+        (lambda: guidance.classifier_free(lambda x, t: x[..., :1], SCHEDULE, 1.0)(X, 5), r"shape \(3, 4, 1\) for x of shape"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, 1.0, unconditional=parameterization.from_x0(eps_like, SCHEDULE))(X, 5), "both return an array"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, float("nan")), "scale=nan must be finite"),
+        (lambda: guidance.classifier_free(eps_like, SCHEDULE, 1.0, interval=(float("nan"), 1.0)), "0 ≤ low < high"),
+        (lambda: guidance.with_classifier(eps_like, SCHEDULE, eps_like, float("inf")), "scale=inf must be finite"),
+        (lambda: guidance.with_classifier(eps_like, SCHEDULE, None, 1.0), "log_prob must be callable.*NoneType"),
+        (lambda: guidance.with_classifier(eps_like, SCHEDULE, lambda x, t: x[..., 0], 1.0)(X, 5), r"shape \(3, 4\) for 3 rows"),
     ],
 )  # fmt: skip
 def test_bad_input(make, words):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffjax as dj
-from diffjax import guidance, latents, samplers, schedules, timesteps
+from diffjax import latents, parameterization, samplers, schedules, timesteps
 
 SCHEDULE = schedules.linear()
 MEAN, STD = 0.3, 0.6
@@ -32,7 +32,7 @@ def network(schedule=SCHEDULE):
 
 
 def v_network(schedule):
-    return guidance.from_v(jax.tree_util.Partial(optimal_v, jnp.asarray(schedule.alpha_bars)), schedule)
+    return parameterization.from_v(jax.tree_util.Partial(optimal_v, jnp.asarray(schedule.alpha_bars)), schedule)
 
 
 def data(seed=0, count=6):
@@ -57,7 +57,7 @@ def test_encode_is_eulers_rule_in_plain_python(num_steps):
     x, t = np.asarray(x0), -1
     for s in timesteps.trailing(1000, num_steps)[::-1][1:]:
         ab_t, ab_s = SCHEDULE.alpha_bar_at([t, s])
-        eps = np.asarray(network()(x, np.full(len(x), max(t, 0))))  # asked at the source
+        eps = np.asarray(network()(x, np.full(len(x), max(t, 0))))  # called at the source
         x = np.sqrt(ab_s) * (x / np.sqrt(ab_t) + (np.sqrt((1 - ab_s) / ab_s) - np.sqrt((1 - ab_t) / ab_t)) * eps)
         t = s
     np.testing.assert_allclose(z, x, rtol=1e-11, atol=1e-12)
@@ -137,7 +137,7 @@ def test_encode_never_asks_at_its_end_and_decode_never_at_its():
     x0 = jnp.ones((1, 2))
     assert np.all(np.isfinite(latents.encode(SCHEDULE, jax.tree_util.Partial(ask, 999), x0, num_steps=10)))
     assert np.all(np.isfinite(latents.decode(SCHEDULE, jax.tree_util.Partial(ask, 0), x0, num_steps=10)))
-    # Clean data is asked at index 0.
+    # At clean data the network is called with index 0.
     assert np.all(np.isnan(latents.encode(SCHEDULE, jax.tree_util.Partial(ask, 0), x0, num_steps=10)))
 
 
@@ -255,7 +255,7 @@ X = jnp.zeros((3, 2))
         (lambda: latents.slerp(X, X[:2], 0.5), r"a of shape \(3, 2\) and b of shape \(2, 2\)"),
         (lambda: latents.slerp(X, X, jnp.zeros(2)), r"fraction of shape \(2,\).*3 samples"),
         (lambda: latents.interpolate(X, X, 1), "count=1"),
-        (lambda: latents.interpolate(X, X[0], 3), "must have one shape"),
+        (lambda: latents.interpolate(X, X[0], 3), "must have the same shape"),
         (lambda: latents.slerp_grid(X, 3), r"corners of shape \(3, 2\)"),
         (lambda: latents.slerp_grid(jnp.zeros((4, 2)), 1), "size=1"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy import integrate, special, stats
 
-from diffjax import guidance, likelihood, process, sampling, schedules
+from diffjax import likelihood, parameterization, process, sampling, schedules
 from diffjax.noise import sample_keys, sample_noise
 
 SCHEDULE = schedules.linear(10)
@@ -166,7 +166,7 @@ def test_bound_is_the_sum_of_its_terms(x64, variance):
 def test_bound_of_a_network_that_knows_the_image():
     x0, _ = eight_bit((2, 5))
     schedule = schedules.zero_terminal_snr(schedules.linear(50))
-    predict = guidance.from_x0(Partial(lambda x0, x, t: x0, x0), schedule)
+    predict = parameterization.from_x0(Partial(lambda x0, x, t: x0, x0), schedule)
     bound = likelihood.bound(schedule, predict, x0, jax.random.key(0))
     np.testing.assert_allclose(bound.terms[1:], 0, atol=1e-5)
     np.testing.assert_allclose(bound.prior, 0, atol=1e-7)
@@ -204,12 +204,12 @@ def test_new_parameters_compile_nothing(count_compilations):
     ("schedule", "predict", "options", "words"),
     [
         (SCHEDULE, gaussian(SCHEDULE, 0, 1), {"variance": "small"}, "variance='small' is not one of 'fixed_small'"),
-        (SCHEDULE, gaussian(SCHEDULE, 0, 1), {"variance": "learned_range"}, "must return a Prediction with log_var"),
+        (SCHEDULE, gaussian(SCHEDULE, 0, 1), {"variance": "learned_range"}, "that returns a Prediction with log_var"),
         (schedules.jsd(5), gaussian(SCHEDULE, 0, 1), {}, "alpha_bar ends at 0"),
-        (SCHEDULE, gaussian(SCHEDULE, 0, 1), {"clip": 0}, "clip=0 must be above 0"),
+        (SCHEDULE, gaussian(SCHEDULE, 0, 1), {"clip": 0}, "clip=0 must be > 0"),
     ],
 )
-def test_bound_refuses(schedule, predict, options, words):
+def test_bad_input_of_the_bound(schedule, predict, options, words):
     with pytest.raises(ValueError, match=words):
         likelihood.bound(schedule, predict, jnp.zeros((2, 3)), jax.random.key(0), **options)
 
@@ -299,7 +299,7 @@ def test_dequantized_likelihood_nears_the_entropy(x64):
     assert abs(mean) < 3 * error < 2e-3
 
 
-def test_samples_are_drawn_one_by_one_and_agree_between_batches():
+def test_noise_is_per_sample_and_results_agree_between_batches():
     x0, _ = eight_bit((5, 4))
     keys = sample_keys(1, 0, 5)
     schedule = schedules.linear(100, per_thousand=True)
@@ -317,7 +317,7 @@ def test_exact_likelihood_of_networks_with_another_target(target):
     def network(eps, scales, x, t):
         return process.convert(scales, x, t, eps(x, t), given="eps", wanted=target)
 
-    predict = guidance.from_target(Partial(network, eps, process.Scales.of(schedule)), schedule, target)
+    predict = parameterization.from_target(Partial(network, eps, process.Scales.of(schedule)), schedule, target)
     x0, _ = eight_bit((3, 4))
     wanted, got = (
         likelihood.exact(schedule, p, x0, probes=None, dequantize=False).bits_per_dim for p in (eps, predict)
@@ -332,10 +332,10 @@ def test_exact_likelihood_of_networks_with_another_target(target):
         (SCHEDULE, {"probes": 0}, "probes=0 must be ≥ 1"),
         (SCHEDULE, {"distribution": "uniform"}, "distribution='uniform' is not one of 'rademacher', 'gaussian'"),
         (SCHEDULE, {"key": None}, "pass key"),
-        (SCHEDULE, {"max_steps": 3}, "max_steps=3 do not reach the last timestep"),
+        (SCHEDULE, {"max_steps": 3}, "max_steps=3 is too small to reach the last timestep"),
     ],
 )
-def test_exact_likelihood_refuses(schedule, options, words):
+def test_bad_input_of_the_exact_likelihood(schedule, options, words):
     options = {"key": jax.random.key(0), **options}
     with pytest.raises(ValueError, match=words):
         likelihood.exact(schedule, gaussian(SCHEDULE, 0.0, 1.0), jnp.zeros((2, 3)), **options)

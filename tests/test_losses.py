@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import guidance, likelihood, losses, process, schedules
+from diffjax import likelihood, losses, parameterization, process, schedules
 from diffjax.noise import sample_noise
 
 SCHEDULE = schedules.linear(10)
@@ -56,7 +56,8 @@ def test_network_sees_x_t_and_t():
 )  # fmt: skip
 def test_weights_are_the_papers(weighting, gamma, on_eps, on_x0, on_v):
     for target, expected in (("eps", on_eps), ("x0", on_x0), ("v", on_v)):
-        weights = losses.weights(SCHEDULE, weighting, target=target, gamma=gamma)
+        options = {} if gamma is None else {"weighting_gamma": gamma}
+        weights = losses.weights(SCHEDULE, weighting, target=target, **options)
         assert weights.dtype == np.float64
         np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
@@ -65,7 +66,7 @@ def test_weights_are_the_papers(weighting, gamma, on_eps, on_x0, on_v):
 def test_a_weighting_is_the_same_loss_whatever_the_network_predicts(x64, weighting):
     x0, noise = draw()
     x_t = process.q_sample(SCHEDULE, x0, T, noise)
-    eps = noise + 0.1 * jnp.cos(x_t)  # one belief, said in three ways
+    eps = noise + 0.1 * jnp.cos(x_t)  # one prediction in three parameterizations
     values = []
     for target in losses.TARGETS:
         answer = process.convert(SCHEDULE, x_t, T, eps, given="eps", wanted=target)
@@ -79,16 +80,18 @@ def test_weights_where_no_signal_is_left():
     schedule = schedules.zero_terminal_snr(schedules.linear(10))
     assert losses.weights(schedule, "truncated", target="v")[-1] == 1
     assert losses.weights(schedule, "min_snr", target="x0")[-1] == 0
-    with pytest.raises(ValueError, match="weighting='truncated' of target='eps' has no value where alpha_bar = 0"):
+    for target in losses.TARGETS:
+        np.testing.assert_array_equal(losses.weights(schedule, "simple", target=target), np.ones(10))
+    with pytest.raises(ValueError, match="weighting='truncated' for target='eps' must be finite .* not at t=9"):
         losses.weights(schedule, "truncated")
 
 
 def hybrid(net, x0, noise, t=T, target="eps", **options):
-    return losses.denoising(SCHEDULE, net, x0, t, noise, target=target, hybrid=0.01, **options)
+    return losses.denoising(SCHEDULE, net, x0, t, noise, target=target, vlb_weight=0.01, **options)
 
 
 @pytest.mark.parametrize("target", losses.TARGETS)
-def test_hybrid_is_simple_and_the_bound_of_what_samplers_would_draw(x64, target):
+def test_hybrid_is_simple_plus_the_bound_of_the_sampled_distribution(x64, target):
     x0 = jax.random.randint(jax.random.key(1), (10, 3, 3, 2), 0, 256) / 127.5 - 1
     _, noise = draw()
 
@@ -96,7 +99,7 @@ def test_hybrid_is_simple_and_the_bound_of_what_samplers_would_draw(x64, target)
         return jnp.concatenate([jnp.sin(x), jnp.cos(x)], axis=-1)
 
     x_t = process.q_sample(SCHEDULE, x0, T, noise)
-    prediction = guidance.split_variance(net, SCHEDULE, given=target)(x_t, T)
+    prediction = parameterization.split_variance(net, SCHEDULE, given=target)(x_t, T)
     mean, _, low = process.q_posterior(SCHEDULE, prediction.x0, x_t, T)
     high = np.log(SCHEDULE.betas).reshape(-1, 1, 1, 1)
     log_var = prediction.log_var_frac * high + (1 - prediction.log_var_frac) * low
@@ -132,7 +135,7 @@ def test_hybrid_prefers_the_true_variance(x64):
     assert bound(-0.9) > bound(-1.0) < bound(-1.1)
 
 
-def test_offset_noise_is_one_draw_an_example_and_channel():
+def test_offset_noise_is_one_value_for_each_example_and_channel():
     keys = jax.vmap(jax.random.key)(np.arange(4000))
     offset = losses.offset_noise(keys, (5, 6, 3), 0.1)
     assert offset.shape == (4000, 1, 1, 3)
@@ -150,12 +153,14 @@ X0 = jnp.zeros((1, 2))
         (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, norm="l3"), "norm='l3' is not one of 'l2', 'l1', 'huber'"),
         (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, target="score"), "target='score' is not one of 'eps'"),
         (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, delta=0.0), "delta=0.0 must be > 0"),
-        (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, hybrid=-0.1), "hybrid=-0.1"),
-        (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, hybrid=0.1), r"shape \(1, 2\) .* must be \(1, 4\)"),
+        (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, vlb_weight=-0.1), "vlb_weight=-0.1"),
+        (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, vlb_weight=0.1), r"shape \(1, 2\) .* must be \(1, 4\)"),
         (lambda: losses.denoising(SCHEDULE, lambda x, t: x[:, :1], X0, np.zeros(1, int), X0), r"shape \(1, 1\) .* must be \(1, 2\)"),
-        (lambda: losses.weights(SCHEDULE, "snrr"), "weighting='snrr' is not one of 'simple', 'snr', 'min_snr', 'p2', 'truncated'"),
-        (lambda: losses.weights(SCHEDULE, "snr", gamma=5.0), "gamma=5.0 must be > 0, and None unless"),
-        (lambda: losses.weights(SCHEDULE, "p2", gamma=0.0), "gamma=0.0"),
+        (lambda: losses.weights(SCHEDULE, "min_snr", weighting_gamma=float("nan")), "weighting_gamma=nan"),
+        (lambda: losses.denoising(SCHEDULE, lambda x, t: x, X0, np.zeros(1, int), X0, vlb_weight=float("nan")), "vlb_weight=nan"),
+        (lambda: losses.weights(SCHEDULE, "snrr"), "'snrr' is not one of 'simple', 'snr', 'min_snr', 'p2', 'truncated'"),
+        (lambda: losses.weights(SCHEDULE, "snr", weighting_gamma=5.0), "weighting_gamma=5.0 is not an option here"),
+        (lambda: losses.weights(SCHEDULE, "p2", weighting_gamma=0.0), "weighting_gamma=0.0 must be > 0"),
     ],
 )  # fmt: skip
 def test_bad_input(call, words):
@@ -185,6 +190,6 @@ def test_loss_by_timestep_is_known_for_a_known_network():
 
 
 @pytest.mark.parametrize("timesteps", [5, [0.5], [[1]]])
-def test_loss_by_timestep_refuses(timesteps):
+def test_loss_by_timestep_with_bad_timesteps(timesteps):
     with pytest.raises(ValueError, match=r"timesteps must be int \[K\]"):
         losses.by_timestep(lambda *_: None, {}, {"image": jnp.zeros(2)}, timesteps, jax.random.key(0))

@@ -95,7 +95,7 @@ def test_between_timesteps_the_log_snr_is_linear():
         with pytest.raises(ValueError, match="out of range"):
             process.scales_at(SCHEDULE, x, t)
         assert np.all(np.isnan(jax.jit(lambda t: process.scales_at(SCHEDULE, x, t))(t)))
-    with pytest.raises(ValueError, match="whole timesteps alone"):
+    with pytest.raises(ValueError, match="whole timesteps only"):
         process.q_sample(SCHEDULE, x, 0.5, x)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -195,17 +196,49 @@ def test_shape_and_metadata_of_a_table():
     assert len({len(line) for line in lines}) == 1
 
 
+def test_repr_is_short():
+    sampler = samplers.ddim(SCHEDULE, timesteps.trailing(1000, 50))
+    assert repr(sampler) == "Sampler(50 rows, grid 999 … -1, deterministic)"
+    assert repr(samplers.ddpm(SCHEDULE, timesteps.full(1000))) == "Sampler(1000 rows, grid 999 … -1, stochastic)"
+    assert repr(dj.stack([sampler, sampler])) == "Sampler(columns of shape (2, 50))"
+    seen = []
+    jax.jit(lambda sampler: seen.append(repr(sampler)) or sampler.a)(sampler)
+    assert seen == ["Sampler(columns of shape (50,))"]
+
+
+@pytest.mark.parametrize(("num_steps", "num_lines"), [(10, 10), (30, 30), (31, 30), (1000, 30)])
+def test_notebook_table_has_the_columns_of_the_printed_one(num_steps, num_lines):
+    sampler = samplers.ddpm(SCHEDULE, timesteps.trailing(1000, num_steps), variance="learned_range")
+    page = sampler._repr_html_()
+    head, *lines = [re.findall("<t[hd]>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
+    printed = [line.split() for line in str(sampler).splitlines()]
+    assert head[1:] == printed[0]
+    assert len(lines) == num_lines
+    for line in lines:
+        if line[0] == "…":
+            assert num_steps > 30
+        else:
+            assert line[1:] == printed[1 + int(line[0])]
+    assert sum(line[0] == "…" for line in lines) == (num_steps > 30)
+    assert [line[0] for line in (lines[0], lines[-1])] == ["0", str(num_steps - 1)]
+
+
+def test_notebook_shows_a_stack_by_its_shape():
+    sampler = samplers.ddim(SCHEDULE, timesteps.trailing(1000, 5))
+    assert dj.stack([sampler, sampler])._repr_html_() == "Sampler(columns of shape (2, 5))"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=1.1), r"eta=1.1 must lie within \[0, 1\]"),
+        (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=1.1), r"eta=1.1 must be within \[0, 1\]"),
         (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=-0.1), "eta=-0.1"),
         (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), eta=float("nan")), "eta=nan"),
         (
             lambda: samplers.ddpm(SCHEDULE, timesteps.full(1000), variance="huge"),
             "'huge'.*'fixed_small', 'fixed_large'",
         ),
-        (lambda: samplers.ddpm(SCHEDULE, [-1, 10, 999]), "must descend, and this one goes -1 → 999"),
+        (lambda: samplers.ddpm(SCHEDULE, [-1, 10, 999]), "grid=-1 … 999 must descend"),
         (lambda: samplers.ddim(SCHEDULE, [1000, -1]), "leaves -1 … 999"),
     ],
 )

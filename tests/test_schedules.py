@@ -163,35 +163,53 @@ def test_alpha_bar_at():
     s = schedules.linear(10)
     np.testing.assert_array_equal(s.alpha_bar_at([-1, 0, 9]), [1.0, s.alpha_bars[0], s.alpha_bars[9]])
     for t in (-2, 10):
-        with pytest.raises(ValueError, match=rf"{t}.*allowed are -1 \(clean\) … 9"):
+        with pytest.raises(ValueError, match=rf"{t}.*must be within -1 \(clean\) … 9"):
             s.alpha_bar_at(t)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: schedules.linear(beta_start=0.02, beta_end=0.02), "beta_end=0.02: beta_end must exceed beta_start"),
+        (
+            lambda: schedules.linear(beta_start=0.02, beta_end=0.02),
+            "beta_start=0.02, beta_end=0.02 must satisfy 0 < beta_start < beta_end ≤ 1",
+        ),
         (lambda: schedules.linear(beta_start=0.02, beta_end=1e-4), "beta_end=0.0001"),
         (lambda: schedules.linear(beta_start=0.0), "beta_start=0.0"),
         (lambda: schedules.linear(beta_end=1.5), "beta_end=1.5"),
         (lambda: schedules.linear(0), "num_timesteps=0"),
         (lambda: schedules.linear(2.5), "num_timesteps=2.5"),
-        (lambda: schedules.cosine(offset=-1), "offset=-1"),
+        (lambda: schedules.linear(10**12), "num_timesteps=1000000000000 must be a whole number within 1 … 1000000"),
+        (lambda: schedules.linear("10"), "num_timesteps='10' must be"),
+        (lambda: schedules.linear(None), "num_timesteps=None must be"),
+        (lambda: schedules.linear(float("nan")), "num_timesteps=nan must be"),
+        (lambda: schedules.linear(float("inf")), "num_timesteps=inf must be"),
+        (lambda: schedules.linear(True), "num_timesteps=True must be"),
+        (lambda: schedules.linear(beta_start=1e-300), r"betas\[0\]=1e-300 must be within"),
+        (lambda: schedules.linear(beta_end=float("nan")), "beta_end=nan"),
+        (lambda: schedules.constant(beta=0.9), "alpha_bar is 0 at t="),
+        (lambda: schedules.constant(beta=float("nan")), "beta=nan"),
+        (lambda: schedules.cosine(s=1e12), r"s=1000000000000.0 must be within \[0, 100\]"),
+        (lambda: schedules.cosine(s=float("inf")), "s=inf"),
+        (lambda: schedules.cosine(max_beta=float("nan")), "max_beta=nan"),
+        (lambda: schedules.sigmoid(sigmoid_range=float("inf")), "sigmoid_range=inf"),
+        (lambda: schedules.sigmoid(sigmoid_range=1e12), "sigmoid_range=1000000000000.0 must be within"),
+        (lambda: schedules.cosine(s=-1), "s=-1 must be within"),
         (lambda: schedules.cosine(max_beta=1.0), "max_beta=1.0"),
-        (lambda: schedules.cosine(offset=float("nan")), "offset=nan"),
-        (lambda: schedules.linear(10, per_thousand=True), "beta_end=2.0"),
+        (lambda: schedules.cosine(s=float("nan")), "s=nan"),
+        (lambda: schedules.linear(10, per_thousand=True), "beta_end=0.02 must .* after scaling by 100"),
         (lambda: schedules.quadratic(beta_start=0.5, beta_end=0.1), "beta_end=0.1"),
         (lambda: schedules.sigmoid(beta_start=0.5, beta_end=0.1), "beta_end=0.1"),
-        (lambda: schedules.sigmoid(width=0), "width=0"),
-        (lambda: schedules.constant(beta=0.0), r"betas\[0\]=0.0"),
-        (lambda: schedules.from_alpha_bars([0.9, 0.9]), r"alpha_bars\[1\]=0.9 must lie within \[0, 0.9\)"),
+        (lambda: schedules.sigmoid(sigmoid_range=0), "sigmoid_range=0"),
+        (lambda: schedules.constant(beta=0.0), "beta=0.0 must be within"),
+        (lambda: schedules.from_alpha_bars([0.9, 0.9]), r"alpha_bars\[1\]=0.9 must be within \[0, 0.9\)"),
         (lambda: schedules.from_alpha_bars([1.0]), r"alpha_bars\[0\]=1.0"),
         (lambda: schedules.from_alpha_bars([0.5, -0.1]), r"alpha_bars\[1\]=-0.1"),
         (lambda: schedules.from_alpha_bars([]), "shape"),
         (lambda: schedules.zero_terminal_snr(schedules.linear(1)), "num_timesteps=1"),
         (lambda: schedules.respace(schedules.linear(10), [3, 2]), "ascends strictly"),
-        (lambda: schedules.respace(schedules.linear(10), [-1, 2]), "out of range"),
-        (lambda: schedules.respace(schedules.linear(10), [3, 10]), "out of range"),
+        (lambda: schedules.respace(schedules.linear(10), [-1, 2]), "must be within 0 … 9|within -1"),
+        (lambda: schedules.respace(schedules.linear(10), [3, 10]), "must be within 0 … 9|within -1"),
         (lambda: schedules.from_betas([0.1, 0.0]), r"betas\[1\]=0.0"),
         (lambda: schedules.from_betas([0.1, np.nan]), r"betas\[1\]=nan"),
         (lambda: schedules.from_betas([]), "shape"),

@@ -323,9 +323,9 @@ def test_stack_runs_a_sweep_in_one_go():
     together = jax.vmap(lambda table: dj.sample(table, wavy, X, key))(dj.stack(tables))
     for table, result in zip(tables, together, strict=True):
         np.testing.assert_allclose(dj.sample(table, wavy, X, key), result, rtol=1e-11)
-    with pytest.raises(ValueError, match="tables can be stacked if"):
+    with pytest.raises(ValueError, match="samplers can be stacked if"):
         dj.stack([tables[0], samplers.ddim(SCHEDULE, timesteps.trailing(1000, 5))])
-    with pytest.raises(ValueError, match="tables can be stacked if"):
+    with pytest.raises(ValueError, match="samplers can be stacked if"):
         dj.stack([])
 
 
@@ -341,19 +341,19 @@ def test_refinement_starts_below():
     [
         (
             lambda: samplers.ddim(SCHEDULE, [9, -1], sigma=[0.1]),
-            r"sigma\[0\]=0.1 on the step 9 → -1: allowed is 0 … .* = 0.0",
+            r"sigma\[0\]=0.1 must be within 0 … .* = 0.0, on step 9 → -1",
         ),
-        (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[0.9]), r"sigma\[0\]=0.9 on the step 9 → 4"),
+        (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[0.9]), r"sigma\[0\]=0.9 .* on step 9 → 4"),
         (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[np.nan]), r"sigma\[0\]=nan"),
         (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[0.1, 0.1]), r"sigma of shape \(2,\)"),
-        (lambda: samplers.ddim(SCHEDULE, [9, 4], eta=0.5, sigma=[0.1]), "eta=0.5 cannot be given together"),
-        (lambda: samplers.ddim(SCHEDULE, [9, 4], eta=0.5, sigma_hat=True), "eta=0.5 cannot be given together"),
-        (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[0.0], sigma_hat=True), "cannot be given together"),
-        (lambda: samplers.ddim(SCHEDULE, [9, 4], final_noise=True), "final_noise=True means nothing"),
+        (lambda: samplers.ddim(SCHEDULE, [9, 4], eta=0.5, sigma=[0.1]), "eta=0.5 must be 0 if sigma"),
+        (lambda: samplers.ddim(SCHEDULE, [9, 4], eta=0.5, sigma_hat=True), "eta=0.5 must be 0 if sigma"),
+        (lambda: samplers.ddim(SCHEDULE, [9, 4], sigma=[0.0], sigma_hat=True), "sigma_hat=True excludes sigma"),
+        (lambda: samplers.ddim(SCHEDULE, [9, 4], final_noise=True), "final_noise=True needs sigma_hat=True"),
         (lambda: samplers.probability_flow(SCHEDULE, [9, -1], form="eq15"), "stays above -1"),
         (lambda: samplers.probability_flow(SCHEDULE, [-1, 9], form="eq15"), "stays above -1"),
         (lambda: samplers.probability_flow(SCHEDULE, [9, 4], form="eq14"), "form='eq14' is not one of"),
-        (lambda: samplers.probability_flow(SCHEDULE, [9, 4], ask="middle"), "ask='middle' is not one of"),
+        (lambda: samplers.probability_flow(SCHEDULE, [9, 4], network_at="middle"), "network_at='middle' is not one of"),
         (lambda: samplers.heun(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
         (lambda: samplers.plms(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
         (lambda: samplers.pndm(schedules.jsd(10), timesteps.full(10)), "divides by alpha_bar, which is 0"),
@@ -361,7 +361,7 @@ def test_refinement_starts_below():
         (lambda: samplers.dpm_solver_pp(SCHEDULE, [9, 4], order=3), "order=3 is not one of 1, 2"),
         (lambda: samplers.dpm_solver_pp(SCHEDULE, [-1, 9]), "must descend"),
         (lambda: samplers.plms(SCHEDULE, [9, 4], order=5), "order=5 is not one of"),
-        (lambda: samplers.pndm(SCHEDULE, [9, 4, 2, -1]), "at least 4 steps: .* not 3"),
+        (lambda: samplers.pndm(SCHEDULE, [9, 4, 2, -1]), "num_steps=3 must be ≥ 4 for pndm"),
     ],
 )
 def test_bad_input(make, words):

@@ -96,10 +96,10 @@ def _halved(function, x, t):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: thresholds.clip(0.0), "limit=0.0 must be above 0"),
+        (lambda: thresholds.clip(0.0), "limit=0.0 must be > 0"),
         (lambda: thresholds.clip(float("nan")), "limit=nan"),
         (lambda: thresholds.dynamic(limit=-1), "limit=-1"),
-        (lambda: thresholds.dynamic(99.5), r"percentile=99.5 must lie within \[0, 1\]"),
+        (lambda: thresholds.dynamic(99.5), r"percentile=99.5 must be within \[0, 1\]"),
         (lambda: thresholds.dynamic(float("nan")), "percentile=nan"),
     ],
 )

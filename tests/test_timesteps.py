@@ -204,9 +204,20 @@ def test_explicit_and_starting_at():
         (lambda: timesteps.sections(100, "60,20"), r"counts\[0\]=60 is out of range: allowed is 1 … 50"),
         (lambda: timesteps.sections(1000, "ddim501"), "counts='ddim501': no whole stride gives exactly 501 of 1000"),
         (lambda: timesteps.sections(1000, "ddim"), "counts='ddim'"),
-        (lambda: timesteps.sections(1000, []), "counts is empty"),
+        (lambda: timesteps.sections(1000, []), "counts has 0 sections"),
         (lambda: timesteps.trailing(1000, 10.0), "num_steps=10.0 is out of range"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=0), "rho=0"),
+        (lambda: timesteps.karras(schedules.linear(), 10, rho=float("nan")), "rho=nan"),
+        (lambda: timesteps.karras(schedules.linear(), 10, rho=float("inf")), "rho=inf"),
+        (lambda: timesteps.karras(schedules.linear(), 10, rho=1e-12), "rho=1e-12 must be larger"),
+        (lambda: timesteps.uniform(1000, stride=float("nan")), "stride=nan"),
+        (lambda: timesteps.uniform(1000, stride=float("inf")), "stride=inf"),
+        (lambda: timesteps.quadratic(1000, 10, fraction=float("nan")), "fraction=nan"),
+        (lambda: timesteps.sections(1000, "ddim²"), "counts='ddim²'"),
+        (lambda: timesteps.sections(1000, [2.5]), r"counts\[0\]=2.5"),
+        (lambda: timesteps.sections(10, [1] * 11), "counts has 11 sections"),
+        (lambda: timesteps.explicit(1000, []), "indices=.. must have at least one index"),
+        (lambda: timesteps.explicit(1000, ["a"]), "dtype"),
         (lambda: timesteps.karras(schedules.jsd(), 10), "sigma_bar is infinite"),
         (lambda: timesteps.explicit(1000, [5, 7]), "from 5 to 7 at step 0|from 7 to -1"),
         (lambda: timesteps.leading(1000, 10, offset=1, end=0), "offset=1"),
@@ -219,7 +230,7 @@ def test_bad_input(make, words):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5])
-def test_a_number_of_steps_that_cannot_be(rule, steps):
+def test_invalid_number_of_steps(rule, steps):
     with pytest.raises(ValueError, match=rf"num_steps={steps} is out of range: allowed is 1 … 1000"):
         rule(1000, steps)
 
@@ -231,7 +242,7 @@ def test_offset_that_leaves_the_schedule():
         timesteps.leading(1000, 10, offset=-1)
 
 
-def test_check_takes_grids_both_ways():
+def test_check_accepts_both_directions():
     assert timesteps.check([5, 2, -1], 10).dtype == np.int32
     assert timesteps.check([-1, 2, 5], 10).tolist() == [-1, 2, 5]
 
@@ -249,6 +260,12 @@ def test_check_takes_grids_both_ways():
         ([5, 2, 3], "from 2 to 3 at step 1"),
     ],
 )
-def test_check_refuses(grid, words):
+def test_check_of_invalid_grids(grid, words):
     with pytest.raises(ValueError, match=words):
         timesteps.check(grid, 10)
+
+
+def test_repeats_of_long_schedules_move_in_time():
+    grid = timesteps.exponential(100_000, 50_000)
+    assert len(grid) == 50_001
+    assert np.all(np.diff(grid) < 0)

@@ -1,20 +1,23 @@
-"""What the network predicts, against how its error is weighted, each trained anew on the digits.
+"""The target that the network predicts, the weighting of the loss and its norm, each combination trained on the digits.
 
-python experiments/ablate.py --config configs/ablations/parameterisation.py --out sweeps/parameterisation
+diffjax ablate --config ablations/parameterisation --out sweeps/parameterisation
 """
 
 import ml_collections
 
-from configs.ablations import base
-
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep."""
-    config = base.training("digits")
-    config.fields = (("train.steps", 2000),)
-    config.axes = (
-        ("target", tuple((target, {"train.target": target}) for target in ("eps", "x0", "v"))),
-        ("weighting", tuple((name, {"train.weighting": name}) for name in ("simple", "snr", "min_snr", "truncated"))),
-        ("loss", tuple((norm, {"train.loss": norm}) for norm in ("l2", "l1"))),
+    """Returns the sweep."""
+    weightings = ("simple", "snr", "min_snr", "truncated")
+    return ml_collections.ConfigDict(
+        {
+            "kind": "training",
+            "base": "digits",
+            "fields": {"train": {"steps": 2000}},
+            "axes": (
+                ("target", tuple((target, {"train.target": target}) for target in ("eps", "x0", "v"))),
+                ("weighting", tuple((name, {"train.loss_weighting": name}) for name in weightings)),
+                ("loss", tuple((norm, {"train.loss_norm": norm}) for norm in ("l2", "l1"))),
+            ),
+        }
     )
-    return config

@@ -1,18 +1,21 @@
-"""Noise schedules, each trained anew on the digits.
+"""Noise schedules, each trained on the digits.
 
-python experiments/ablate.py --config configs/ablations/schedules.py --out sweeps/schedules
+diffjax ablate --config ablations/schedules --out sweeps/schedules
 """
 
 import ml_collections
 
-from configs.ablations import base
-
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep."""
-    config = base.training("digits")
-    config.axes = (
-        ("steps", (("2000", {"train.steps": 2000}), ("4000", {"train.steps": 4000}))),
-        ("schedule", tuple((name, {"schedule.name": name}) for name in ("linear", "cosine", "sigmoid", "quadratic"))),
+    """Returns the sweep."""
+    names = ("linear", "cosine", "sigmoid", "quadratic")
+    return ml_collections.ConfigDict(
+        {
+            "kind": "training",
+            "base": "digits",
+            "axes": (
+                ("steps", tuple((str(steps), {"train.steps": steps}) for steps in (2000, 4000))),
+                ("schedule", tuple((name, {"schedule.name": name}) for name in names)),
+            ),
+        }
     )
-    return config

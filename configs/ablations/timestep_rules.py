@@ -1,20 +1,22 @@
-"""Rules for the time grid, at few and at more steps, for DDIM with η = 0.
+"""Rules that space the timesteps, for few and for more steps of DDIM with η = 0.
 
-python experiments/ablate.py --config configs/ablations/timestep_rules.py --workdir runs/digits --out sweeps/rules
+diffjax ablate --config ablations/timestep_rules --workdir runs/digits --out sweeps/rules
 """
 
 import ml_collections
-
-from configs.ablations import base
 
 RULES = ("leading", "trailing", "linspace", "quadratic", "exponential")
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep."""
-    config = base.quality()
-    config.axes = (
-        ("S", tuple((str(steps), {"steps": steps}) for steps in (5, 10, 20, 50, 100))),
-        ("grid", tuple((rule, {"grid": rule}) for rule in RULES)),
+    """Returns the sweep."""
+    return ml_collections.ConfigDict(
+        {
+            "kind": "quality",
+            "axes": (
+                ("S", tuple((str(steps), {"num_steps": steps}) for steps in (5, 10, 20, 50, 100))),
+                ("spacing", tuple((rule, {"timestep_spacing": rule}) for rule in RULES)),
+            ),
+            "sample": {"sampler": "ddim", "eta": 0.0},
+        }
     )
-    return config

@@ -1,22 +1,26 @@
 """Fixed and learned variances by the number of steps: the bound in bits/dim (Improved DDPM, §3.1 and Fig. 6).
 
-    python experiments/train.py --config configs/digits.py --workdir runs/hybrid --config.train.hybrid=0.001
-    python experiments/ablate.py --config configs/ablations/variance.py --workdir runs/hybrid --out sweeps/variance
+    diffjax train --config digits --workdir runs/hybrid --config.train.vlb_weight=0.001
+    diffjax ablate --config ablations/variance --workdir runs/hybrid --out sweeps/variance
 
-One network, trained with L_hybrid, has all three: its ε̂ is the same, and a fixed variance ignores the learned one. The
-chain of S steps is that of S timesteps from 0 to T-1, evenly spaced. Of the held-out images where the run has them.
+One network, trained with L_hybrid, is measured with all three variances: its ε̂ is the same, and a fixed variance
+ignores the learned one. The chain of S steps visits S timesteps from 0 to T-1, evenly spaced. The images are those held
+out of training, if there are any.
 """
 
 import ml_collections
 
-from configs.ablations import base
-
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep."""
-    config = base.bits()
-    config.axes = (
-        ("S", tuple((str(steps), {"steps": steps}) for steps in (10, 25, 50, 100, 250, 1000))),
-        ("variance", tuple((name, {"variance": name}) for name in ("fixed_small", "fixed_large", "learned_range"))),
+    """Returns the sweep."""
+    names = ("fixed_small", "fixed_large", "learned_range")
+    return ml_collections.ConfigDict(
+        {
+            "kind": "bits",
+            "axes": (
+                ("S", tuple((str(steps), {"num_steps": steps}) for steps in (10, 25, 50, 100, 250, 1000))),
+                ("variance", tuple((name, {"variance": name}) for name in names)),
+            ),
+            "sample": {"sampler": "ddpm", "timestep_spacing": "linspace"},
+        }
     )
-    return config

@@ -1,10 +1,13 @@
-"""Data: sources of images, and the pipeline that turns one into batches."""
+"""Data: sources of images, their preparation, and the batch pipeline, which is imported on first use."""
 
-from diffjax.data import degradations, resident
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from diffjax.data import degradations, pixels
 from diffjax.data.images import prepare
-from diffjax.data.pipeline import Batches, Prefetch, Prepare, batches, prepared
 from diffjax.data.sources import (
     NO_LABEL,
+    SOURCES,
     ArraySource,
     Cached,
     Folder,
@@ -19,12 +22,19 @@ from diffjax.data.sources import (
     split,
     tfds,
 )
+from diffjax.data.subsets import ClassSubset, of_classes
+
+if TYPE_CHECKING:
+    from diffjax.data import on_device
+    from diffjax.data.pipeline import Batches, Prefetch, Prepare, batches, prepared
 
 __all__ = [
     "NO_LABEL",
+    "SOURCES",
     "ArraySource",
     "Batches",
     "Cached",
+    "ClassSubset",
     "Folder",
     "Pairs",
     "Prefetch",
@@ -37,10 +47,26 @@ __all__ = [
     "digits",
     "folder",
     "npz",
+    "of_classes",
+    "on_device",
     "pairs",
+    "pixels",
     "prepare",
     "prepared",
-    "resident",
     "split",
     "tfds",
 ]
+
+_PIPELINE = ("Batches", "Prefetch", "Prepare", "batches", "prepared")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "on_device":
+        return importlib.import_module("diffjax.data.on_device")
+    if name in _PIPELINE:
+        return getattr(importlib.import_module("diffjax.data.pipeline"), name)
+    raise AttributeError(f"module 'diffjax.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

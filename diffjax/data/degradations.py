@@ -1,14 +1,18 @@
-"""What makes an image worse: blur with noise, or lower resolution. What was drawn is a record that can do it again.
+"""Degradations of images: blur with noise, or a lower resolution.
 
-    record = draw(rng, kinds=("motion", "defocus"), noise=(0, 4))
-    condition = apply(record, image)        # the same for the same record: json.dumps(record._asdict()) keeps it
+    record = sample(rng, kinds=("motion", "defocus"), noise=(0, 4))
+    condition = apply(record, image)        # a function of both; json.dumps(record._asdict()) stores the record
 
-All on the host. Everything is 8 bits a channel, also between lowering a resolution and raising it again.
+Everything runs on the host, on 8-bit images; a reduced image is rounded to 8 bits before it is enlarged again.
 """
 
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from diffjax.data.images import is_whole_number, scale
+from diffjax.fields import shown
 
 BLURS = ("gaussian", "motion", "defocus")
 REDUCTIONS = ("bicubic", "area")
@@ -16,23 +20,35 @@ KINDS = (*BLURS, *REDUCTIONS)
 
 Range = tuple[float, float]
 
+_BOUNDS = {
+    "sigma": (0, 1000),
+    "length": (0, 1000),
+    "angle": (-360, 360),
+    "radius": (0, 1000),
+    "noise": (0, 255),
+}
+"""The smallest and largest number of each range."""
+
+_FACTORS = (2, 64)
+
 
 class Degradation(NamedTuple):
-    """What is done to one image; plain numbers, for JSON."""
+    """The degradation of one image, in plain numbers for JSON."""
 
     kind: str
-    """Of `KINDS`."""
+    """One of `KINDS`."""
     size: float
-    """In pixels: a Gaussian's σ, a motion's length, a disc's radius; of a reduction, the whole factor."""
+    """The standard deviation of a Gaussian, the length of a motion or the radius of a disc, in pixels; or the whole
+    factor of a reduction."""
     angle: float = 0.0
-    """A motion's, in degrees counter-clockwise from the x-axis."""
+    """The direction of a motion, in degrees counter-clockwise from the x-axis."""
     noise: float = 0.0
-    """Standard deviation of what is added after a blur, in 0 … 255."""
+    """The standard deviation of the noise that is added after a blur, on the scale 0 … 255."""
     seed: int = 0
-    """Of that noise."""
+    """The seed of that noise."""
 
 
-def draw(
+def sample(
     rng: np.random.Generator | None,
     *,
     kinds: tuple[str, ...],
@@ -43,20 +59,21 @@ def draw(
     noise: Range = (0.0, 0.0),
     factor: int = 4,
 ) -> Degradation:
-    """One of `kinds`, each as likely, with its numbers uniform in their ranges (low, high).
+    """Samples a degradation: one of `kinds` with equal probability, its numbers uniform in their ranges (low, high).
 
     Args:
-      rng: where chance comes from; None: nothing may be left to chance.
-      kinds: of `KINDS`.
-      sigma: of "gaussian".
-      length: of "motion".
-      angle: of "motion".
-      radius: of "defocus".
-      noise: of blurs.
-      factor: of "bicubic" and "area".
+      rng: The random generator; None is allowed if the options leave nothing to sample.
+      kinds: The kinds to choose from: "gaussian", "motion" and "defocus" (blurs), "bicubic" and "area" (reductions of
+        the resolution).
+      sigma: The range of the standard deviation of a "gaussian" blur, in pixels.
+      length: The range of the length of a "motion" blur, in pixels.
+      angle: The range of the direction of a "motion" blur, in degrees counter-clockwise from the x-axis.
+      radius: The range of the radius of a "defocus" blur, in pixels.
+      noise: The range of the standard deviation of the noise added after a blur, on the scale 0 … 255.
+      factor: The factor by which "bicubic" and "area" reduce height and width.
 
     Raises:
-      ValueError: an unknown kind or none, a range that cannot be, a factor under 2, or chance without `rng`.
+      ValueError: Invalid options (`check`), or options that must be sampled although `rng` is None.
     """
     check(kinds, sigma=sigma, length=length, angle=angle, radius=radius, noise=noise, factor=factor)
 
@@ -64,57 +81,75 @@ def draw(
         low, high = bounds
         if low == high:
             return float(low)
-        return float(_chance(rng, f"{name}=({low}, {high})").uniform(low, high))
+        return float(_required(rng, f"{name}=({low}, {high})").uniform(low, high))
 
-    kind = kinds[0] if len(kinds) == 1 else kinds[_chance(rng, f"kinds={tuple(kinds)}").integers(len(kinds))]
+    kind = kinds[0] if len(kinds) == 1 else kinds[_required(rng, f"kinds={tuple(kinds)}").integers(len(kinds))]
     if kind in REDUCTIONS:
-        return Degradation(kind, factor)
+        return Degradation(kind, int(factor))
     name, bounds = {"gaussian": ("sigma", sigma), "motion": ("length", length), "defocus": ("radius", radius)}[kind]
     size = uniform(name, bounds)
     direction = uniform("angle", angle) if kind == "motion" else 0.0
     strength = uniform("noise", noise)
-    seed = int(_chance(rng, f"noise={tuple(noise)}").integers(2**32)) if strength else 0
+    seed = int(_required(rng, f"noise={tuple(noise)}").integers(2**32)) if strength else 0
     return Degradation(kind, size, direction, strength, seed)
 
 
 def check(kinds: tuple[str, ...], *, factor: int = 4, **ranges: Range) -> None:
-    """Whether `draw` can take these.
+    """Checks options of `sample`.
+
+    Args:
+      kinds: One or more different entries of `KINDS`.
+      factor: A whole number within [2, 64].
+      ranges: Pairs of numbers low ≤ high: angles within [-360, 360], noise within [0, 255], others within [0, 1000].
 
     Raises:
-      ValueError: if not.
+      ValueError: An unknown or invalid option.
     """
-    if not kinds:
-        raise ValueError(f"kinds=() must name one or more of {', '.join(map(repr, KINDS))}")
-    for kind in kinds:
-        _check_kind("kinds", kind, KINDS)
+    if not (
+        isinstance(kinds, tuple | list)
+        and kinds
+        and all(isinstance(kind, str) and kind in KINDS for kind in kinds)
+        and len(set(kinds)) == len(kinds)
+    ):
+        raise ValueError(f"kinds={shown(kinds)} must be one or more different ones of {', '.join(map(repr, KINDS))}")
     for name, bounds in ranges.items():
-        if len(bounds) != 2 or not -np.inf < bounds[0] <= bounds[1] < np.inf:
-            raise ValueError(f"{name}={tuple(bounds)} must be (low, high) with low ≤ high")
-        if name != "angle" and bounds[0] < 0:
-            raise ValueError(f"{name}={tuple(bounds)} must be ≥ 0")
-    if factor != int(factor) or factor < 2:
-        raise ValueError(f"factor={factor} must be a whole number ≥ 2")
+        if name not in _BOUNDS:
+            raise ValueError(f"{name}={shown(bounds)} is not an option; the options are: {', '.join(_BOUNDS)}")
+        low, high = _BOUNDS[name]
+        if not (_are_two_numbers(bounds) and low <= bounds[0] <= bounds[1] <= high):
+            raise ValueError(f"{name}={shown(bounds)} must be two numbers (low, high), {low} ≤ low ≤ high ≤ {high}")
+    if not (is_whole_number(factor) and _FACTORS[0] <= factor <= _FACTORS[1]):
+        raise ValueError(f"factor={shown(factor)} must be a whole number within [{_FACTORS[0]}, {_FACTORS[1]}]")
 
 
-def degrade(image: np.ndarray, rng: np.random.Generator | None = None, **options) -> np.ndarray:
-    """`image` as `draw(rng, **options)` would have it: uint8 `[H, W, C]`, of the image's size.
+def degrade(image: np.ndarray, rng: np.random.Generator | None = None, **options: Any) -> np.ndarray:
+    """Degrades an image by a degradation from `sample(rng, **options)`: uint8 `[H, W, C]`, of the image's size.
+
+    Args:
+      image: The image, uint8 `[H, W, C]`.
+      rng: The random generator; None is allowed if the options leave nothing to sample.
+      options: The options of `sample`.
 
     Raises:
-      ValueError: as `draw` and `apply`.
+      ValueError: As in `sample` and `apply`.
     """
-    return apply(draw(rng, **options), image)
+    return apply(sample(rng, **options), image)
 
 
 def apply(record: Degradation, image: np.ndarray) -> np.ndarray:
-    """The degraded image, uint8 `[H, W, C]` of the image's own size.
+    """Applies a degradation to an image: uint8 `[H, W, C]`, of the image's size.
 
-    A blur is a convolution in float64, over an image that is mirrored at its edges; then come the noise and one
-    rounding. A reduction is made undone bicubically: SR3's condition.
+    A blur is a convolution in float64 over the image, reflected at its edges; the noise is added and the sum rounded
+    once. A reduced image is enlarged again bicubically, which gives the condition of SR3 (Saharia et al. 2021).
+
+    Args:
+      record: The degradation.
+      image: The image, uint8 `[H, W, C]`.
 
     Raises:
-      ValueError: an unknown kind, or a size that the factor does not divide.
+      ValueError: An unknown kind, or a height or width that the factor of a reduction does not divide.
     """
-    _check_kind("kind", record.kind, KINDS)
+    _check_kind(record.kind, KINDS)
     if record.kind in REDUCTIONS:
         return upsample(downsample(image, record.size, record.kind), image.shape[:2])
     blurred = convolve(image, kernel(record))
@@ -124,35 +159,44 @@ def apply(record: Degradation, image: np.ndarray) -> np.ndarray:
 
 
 def kernel(record: Degradation) -> np.ndarray:
-    """A blur's weights, float64 `[k, k]` with k odd: they add up to 1 and are symmetric about their centre.
+    """Returns the weights of a blur, float64 `[k, k]` with k odd, which sum to 1 and are symmetric about their centre.
 
-    Gaussian: its density at the pixels, out to 4σ. Motion: a line through the centre, each point of it shared out
-    bilinearly. Defocus: a disc, whose border pixels count by how far they lie within it.
+    "gaussian" is the normal density at the pixels, out to 4σ; "motion" is a line through the centre, each of its points
+    distributed bilinearly; "defocus" is a disc, whose border pixels are weighted by how far they lie within it.
+
+    Args:
+      record: The degradation, of one of `BLURS`.
 
     Raises:
-      ValueError: another kind.
+      ValueError: Another kind.
     """
-    _check_kind("kind", record.kind, BLURS)
+    _check_kind(record.kind, BLURS)
     reach = {"gaussian": 4 * record.size, "motion": record.size / 2, "defocus": record.size}[record.kind]
     half = int(np.ceil(reach))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
     if record.kind == "gaussian":
-        # The tiny term is for σ = 0, which leaves the image as it is.
+        # The tiny term makes σ = 0 leave the image as it is.
         weights = np.exp(-(x**2 + y**2) / (2 * record.size**2 + 1e-30))
     elif record.kind == "defocus":
         weights = np.clip(record.size + 0.5 - np.hypot(x, y), 0.0, 1.0)
     else:
         along = np.linspace(-reach, reach, 16 * half + 1)
         radians = np.deg2rad(record.angle)
-        # Rows count downwards.
+        # Row numbers grow downwards.
         px, py = along * np.cos(radians), -along * np.sin(radians)
-        share = np.clip(1 - np.abs(x[..., None] - px), 0, None) * np.clip(1 - np.abs(y[..., None] - py), 0, None)
-        weights = share.sum(axis=-1)
+        # Row by row, because all rows at once take gigabytes for long motions.
+        in_column = np.clip(1 - np.abs(x[0][:, None] - px), 0, None)
+        weights = np.stack([(in_column * np.clip(1 - np.abs(row - py), 0, None)).sum(axis=-1) for row in y[:, 0]])
     return weights / weights.sum()
 
 
 def convolve(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`image` `[H, W, C]` convolved with `[k, k]`, each channel for itself, mirrored at the edges: float64."""
+    """Convolves each channel of an image, which is reflected at its edges: float64 `[H, W, C]`.
+
+    Args:
+      image: The image, `[H, W, C]`.
+      weights: The weights, `[k, k]` with k odd.
+    """
     from scipy.signal import fftconvolve
 
     half = len(weights) // 2
@@ -161,37 +205,47 @@ def convolve(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def downsample(image: np.ndarray, factor: int, kind: str = "bicubic") -> np.ndarray:
-    """uint8 `[H/factor, W/factor, C]`, by Pillow: "bicubic" (a = -0.5, widened) or "area" (each box's mean).
+    """Reduces the resolution of an image with Pillow: uint8 `[H/factor, W/factor, C]`.
+
+    Args:
+      image: The image, uint8 `[H, W, C]`.
+      factor: The factor, which must divide height and width.
+      kind: The filter, "bicubic" (a = -0.5, antialiased) or "area" (the mean of each box).
 
     Raises:
-      ValueError: another kind, or a size that the factor does not divide.
+      ValueError: Another kind, or a height or width that the factor does not divide.
     """
-    _check_kind("kind", kind, REDUCTIONS)
+    _check_kind(kind, REDUCTIONS)
     height, width = image.shape[:2]
     if height % factor or width % factor:
-        raise ValueError(f"an image of {height}×{width} cannot be made {factor} times smaller in whole pixels")
-    return _resize(image, (height // int(factor), width // int(factor)), kind)
+        raise ValueError(f"factor={factor} must divide the height and width of an image of {height}×{width}")
+    return scale(image, (height // int(factor), width // int(factor)), kind)
 
 
 def upsample(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 `[height, width, C]` of `size` = (height, width), by Pillow's bicubic."""
-    return _resize(image, size, "bicubic")
+    """Enlarges an image with Pillow's bicubic filter: uint8 `[height, width, C]`.
+
+    Args:
+      image: The image, uint8 `[H, W, C]`.
+      size: The height and width to return.
+    """
+    return scale(image, size, "bicubic")
 
 
-def _resize(image, size, kind):
-    from PIL import Image
-
-    resampling = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}[kind]
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return np.asarray(picture.resize(size[::-1], resampling)).reshape(*size, image.shape[2])
-
-
-def _chance(rng, what):
+def _required(rng: np.random.Generator | None, option: str) -> np.random.Generator:
     if rng is None:
-        raise ValueError(f"{what} leaves something to chance, but this use of it has none (resident=True)")
+        raise ValueError(f"{option} is sampled at random, but there is no random generator here (on_device=True)")
     return rng
 
 
-def _check_kind(argument, value, allowed):
-    if value not in allowed:
-        raise ValueError(f"{argument}={value!r} is not one of {', '.join(map(repr, allowed))}")
+def _are_two_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, tuple | list)
+        and len(values) == 2
+        and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+    )
+
+
+def _check_kind(kind: str, allowed: tuple[str, ...]) -> None:
+    if kind not in allowed:
+        raise ValueError(f"kind={shown(kind)} is not one of {', '.join(map(repr, allowed))}")

@@ -1,4 +1,4 @@
-"""From a source to an endless, seeded, resumable stream of batches, by grain."""
+"""Endless, seeded, resumable streams of batches from a source, built on grain."""
 
 import copy
 import multiprocessing
@@ -14,19 +14,24 @@ import grain
 import numpy as np
 from absl import flags
 
+from diffjax.data.images import is_whole_number
 from diffjax.data.sources import Example, Source
+from diffjax.fields import shown
 
 Prepare = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
-"""(image, where chance comes from) → image; `functools.partial(images.prepare, …)` is one."""
+"""(image, random generator or None) → image; `functools.partial(images.prepare, …)` is one."""
+
+MAX_WORKERS = 256
+"""The largest number of processes that read examples."""
 
 _READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
 class Batches:
-    """An iterator over `{"image": uint8[B, H, W, C], "label": int32[B], …}` without end; made by `batches`."""
+    """An endless iterator over `{"image": uint8[B, H, W, C], "label": int32[B], …}`; made by `batches`."""
 
-    def __init__(self, dataset: grain.MapDataset, workers: int, start: dict[str, Any] | None):
-        self._dataset, self._workers = dataset, workers
+    def __init__(self, dataset: grain.MapDataset, num_workers: int, start: dict[str, Any] | None):
+        self._dataset, self._num_workers = dataset, num_workers
         self.close = lambda: None
         self.set_state(start or {"batches": 0})
 
@@ -39,31 +44,31 @@ class Batches:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The position, JSON-able: how many batches have been taken. It is the same on every host."""
+        """Returns the position, the number of batches taken, for JSON; it is the same on every host."""
         return {"batches": self._taken}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position: the batches that follow are those that followed it."""
+        """Moves to a position that `get_state` returned; the batches after it are the same as they were then."""
         self.close()
         self._taken = state["batches"]
-        # The dataset is cut rather than the iterator moved: that is the same for any number of workers.
+        # Slicing the dataset, unlike moving the iterator, does not depend on the number of workers.
         rest = self._dataset[self._taken :].to_iter_dataset(_READ)
-        if self._workers:
-            if not flags.FLAGS.is_parsed():  # grain's workers want absl's flags, which a notebook never parses
+        if self._num_workers:
+            if not flags.FLAGS.is_parsed():  # grain's workers need absl's flags, which a notebook never parses
                 flags.FLAGS.mark_as_parsed()
-            options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
+            options = grain.MultiprocessingOptions(num_workers=self._num_workers, per_worker_buffer_size=2)
             rest = rest.mp_prefetch(options, worker_init_fn=_start_worker)
         self._open = [iter(rest)]
         self.close = weakref.finalize(self, _close, self._open)
 
 
 class Prefetch:
-    """An iterator over what a step takes, put on the devices one step ahead: the transfer hides behind the step.
+    """An iterator that puts batches on the devices one call ahead, so that the transfer overlaps with the computation.
 
     Args:
-      batches: an iterator with `get_state`.
-      put: a list of `count` batches → the same on the devices, without waiting for it.
-      count: how many batches a step takes.
+      batches: The iterator over batches on the host.
+      put: The function that starts to copy a list of `count` batches to the devices and returns the result.
+      count: The number of batches that one call takes.
     """
 
     def __init__(self, batches: Batches, put: Callable[[list[dict[str, np.ndarray]]], Any], count: int = 1):
@@ -80,11 +85,11 @@ class Prefetch:
         return result
 
     def get_state(self) -> dict[str, Any]:
-        """The position after what was last taken, as `Batches.get_state`; what was read ahead does not count."""
+        """Returns the position after the last batch taken, as `Batches.get_state`; those read ahead do not count."""
         return self._state
 
     def close(self) -> None:
-        """Ends what reads ahead."""
+        """Stops the threads and processes that read ahead."""
         self._batches.close()
 
     def _read(self) -> tuple[Any, dict[str, Any]]:
@@ -100,39 +105,47 @@ def batches(
     prepare: Prepare | None = None,
     degrade: Prepare | None = None,
     start: dict[str, Any] | None = None,
-    workers: int = 0,
+    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Batches of a source: this process's share of the n-th global batch, for n = 0, 1, …
+    """Returns batches of a source: this process's share of the n-th global batch, for n = 0, 1, …
 
-    Each epoch is one shuffle by (seed, epoch); a batch may span two epochs. Example i of the whole stream, and what
-    chance does to it, is a function of (seed, i) alone: neither workers nor processes change the global batch.
+    Each epoch is shuffled by (seed, epoch); a batch may span two epochs. Example i of the whole stream, and its random
+    augmentation, is a function of (seed, i) alone: the global batch depends on the number of neither workers nor
+    processes.
 
     Args:
-      source: what is read.
-      batch_size: of the global batch; each process gets `batch_size / process_count` of it, in order.
-      seed: of the shuffle and of `prepare`.
-      prepare: what is done to each image; None: nothing.
-      degrade: what makes of that its "condition", uint8 `[B, H, W, C]`; None: there is none, unless the source has it.
-      start: a position to go on from, as `get_state` gave it.
-      workers: processes that read and prepare; 0: threads of this one, which do for images held in memory.
-      process_index: which process this is (`jax.process_index()`).
-      process_count: of how many.
+      source: The source.
+      batch_size: The size of the global batch; each process gets `batch_size / process_count` of it, in order.
+      seed: The seed of the shuffle, of `prepare` and of `degrade`.
+      prepare: The function applied to each image; None keeps images as they are.
+      degrade: The function that makes a prepared image's "condition", uint8 `[B, H, W, C]`, unless the source has
+        conditions; None for no condition.
+      start: The position to resume from, as `Batches.get_state` returned it.
+      num_workers: The number of processes that read and prepare; 0 uses threads of this process, which are enough for
+        images in memory.
+      process_index: The index of this process (`jax.process_index()`).
+      process_count: The number of processes.
 
     Raises:
-      ValueError: a batch that is empty, larger than the source, or not a multiple of `process_count`.
+      ValueError: A batch size that is < 1, larger than the source or not a multiple of `process_count`, or an invalid
+        seed or number of workers.
     """
-    if not 1 <= batch_size <= len(source):
-        raise ValueError(f"batch_size={batch_size} is out of range: allowed is 1 … {len(source)}, the source's length")
+    if not (is_whole_number(batch_size) and 1 <= batch_size <= len(source)):
+        raise ValueError(
+            f"batch_size={shown(batch_size)} is out of range: allowed is 1 … {len(source)}, the source's length"
+        )
     if batch_size % process_count:
         raise ValueError(f"batch_size={batch_size} is not a multiple of the {process_count} processes")
-    if workers < 0:
-        raise ValueError(f"workers={workers} must be ≥ 0")
-    # As good as endless: 2⁶² examples. (grain's own endless repeat is one too long for batches of one.)
+    if not (is_whole_number(seed) and seed >= 0):
+        raise ValueError(f"seed={shown(seed)} must be a whole number ≥ 0")
+    if not (is_whole_number(num_workers) and 0 <= num_workers <= MAX_WORKERS):
+        raise ValueError(f"num_workers={shown(num_workers)} is out of range: allowed is 0 … {MAX_WORKERS}")
+    # 2⁶² examples are as good as endless. (grain's own endless repeat is one too long for batches of one.)
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(2**62 // len(source))
     prepared = examples.random_map(partial(_prepared, prepare, degrade))
-    return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], workers, start)
+    return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], num_workers, start)
 
 
 def _close(iterators: list[grain.DatasetIterator]) -> None:
@@ -141,7 +154,7 @@ def _close(iterators: list[grain.DatasetIterator]) -> None:
 
 
 def _start_worker(*_) -> None:
-    """In a worker: leaves signals to the training process, and ends when that is killed."""
+    """Makes a worker ignore signals, which the training process handles, and end when that process ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -155,19 +168,21 @@ def _start_worker(*_) -> None:
 def prepared(
     example: Example, rng: np.random.Generator | None, prepare: Prepare | None, degrade: Prepare | None
 ) -> dict[str, np.ndarray]:
-    """An example as a batch has it: `{"image", "label"}`, and its "condition" where there is one.
+    """Returns an example as batches contain it: `{"image", "label"}`, and "condition" if there is one.
 
-    A condition that the source itself has is cropped, flipped and turned as its image is.
+    A condition that comes from the source is cropped, flipped and rotated exactly as its image.
 
     Args:
-      rng: where chance comes from; None: none.
-      prepare, degrade: as `batches` takes them.
+      example: The example, as the source returns it.
+      rng: The random generator; None for no randomness.
+      prepare: The function applied to the image; None keeps it as it is.
+      degrade: The function that makes the condition of an example that has none; None for no condition.
     """
     prepare = prepare or (lambda image, rng: image)
-    same_again = copy.deepcopy(rng)
+    condition_rng = copy.deepcopy(rng)
     result = {"image": prepare(example["image"], rng), "label": np.int32(example["label"])}
     if "condition" in example:
-        result["condition"] = prepare(example["condition"], same_again)
+        result["condition"] = prepare(example["condition"], condition_rng)
     elif degrade is not None:
         result["condition"] = degrade(result["image"], rng)
     return result

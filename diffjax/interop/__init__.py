@@ -1,39 +1,46 @@
-"""Weights in from PyTorch, and out to it.
+"""Import of PyTorch weights and export to diffusers.
 
-net = interop.load("ddpm-cifar10-32/")  # a folder, or a file: which of five kinds it is, its names tell
-x0 = dj.sample(steps, net.predict(), x_T, clip=net.settings.clip)
+    run = interop.load("ddpm-cifar10-32/")
+    images = run.sample(64, seed=0)
+    interop.export("digits-diffusers", runs.load("runs/digits"))
+
+`load` reads a diffusers folder, or a file of one of four kinds, which it recognises by the names of the tensors.
 """
 
 import inspect
 import os
 from pathlib import Path
 
+from diffjax import state_dicts
 from diffjax.errors import UserError
-from diffjax.interop import abarankab, diffusers, files, openai, pesser, sr3
+from diffjax.interop import abarankab, diffusers, openai, pesser, sr3
 from diffjax.interop.diffusers import export
-from diffjax.interop.pretrained import Pretrained, Settings
+from diffjax.runs import Run
 
-__all__ = ["Pretrained", "Settings", "export", "load"]
+__all__ = ["export", "load"]
 
 _FILES = (pesser, openai, abarankab, sr3)
 
 
-def load(path: str | os.PathLike, **options) -> Pretrained:
-    """The network in a diffusers folder, or in a file of pesser's, OpenAI's, abarankab's or Janspiry's code.
+def load(path: str | os.PathLike, **options) -> Run:
+    """Loads the network in a diffusers folder, or in a file of pesser's, OpenAI's, abarankab's or Janspiry's code.
+
+    The run is sampled by DDIM in 50 steps, with the timestep spacing and clipping that the network's authors used;
+    `run.with_options(sampler="ddpm")` also uses their variance.
 
     Args:
       path: a folder or a file.
-      options: what the file does not say, by the names in `load` of that kind's module.
+      options: what the file does not contain: keyword arguments of `load` in the module for this kind of file.
 
     Raises:
-      UserError: what cannot be read or is none of these; an option that is unknown, missing or cannot be; tensors that
-        are missing, left over or of the wrong shape, all named.
+      UserError: a file that cannot be read or is of another kind; an unknown, missing or invalid option; tensors that
+        are missing, left over or of the wrong shape, all of which are named.
     """
     path = Path(path)
     if path.is_dir():
         _check_options(diffusers, options, path)
-        return diffusers.load(path)
-    saved = files.read(path)
+        return diffusers.load(path, **options)
+    saved = state_dicts.read(path)
     kind = next((kind for kind in _FILES if kind.recognised(saved)), None)
     if kind is None:
         raise UserError(f"{path} holds no network of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's code")
@@ -41,13 +48,13 @@ def load(path: str | os.PathLike, **options) -> Pretrained:
     try:
         return kind.load(saved, path, **options)
     except KeyError as error:
-        raise UserError(f"{path} lacks {error}, without which the network's shape cannot be told") from error
+        raise UserError(f"{path} lacks {error}, which determines the shape of the network") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
 def _check_options(kind, options: dict, path: Path) -> None:
-    allowed = list(inspect.signature(kind.load).parameters)[2:]
+    parameters = inspect.signature(kind.load).parameters.values()
+    allowed = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [name for name in options if name not in allowed]:
-        known = f"allowed are {', '.join(allowed)}" if allowed else "there is none"
-        raise UserError(f"{unknown[0]!r} is no option for {path}: {known}")
+        raise UserError(f"{unknown[0]!r} is not an option for {path}: allowed are {', '.join(allowed)}")

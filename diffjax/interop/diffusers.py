@@ -1,7 +1,8 @@
-"""Folders of Hugging Face diffusers: a `UNet2DModel` and a DDPM or DDIM scheduler, read and written.
+"""Reads and writes folders of Hugging Face diffusers: a `UNet2DModel` or DiT's transformer, and a scheduler.
 
-Two layouts are read: a pipeline's (`unet/`, `scheduler/`) and the flat one of older hubs (`config.json`,
-`scheduler_config.json`). What is written is a pipeline's, which `DDPMPipeline.from_pretrained` and `DDIMPipeline` load.
+Two layouts are read: a pipeline's (`unet/` or `transformer/`, and `scheduler/`) and the flat one of older models
+(`config.json`, `scheduler_config.json`). The written layout is a pipeline's: `DDPMPipeline.from_pretrained` and
+`DDIMPipeline` load a UNet's; `DiTPipeline` also needs an autoencoder (`vae=`).
 """
 
 import json
@@ -9,111 +10,127 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.numpy import save
 
-from diffjax import models
-from diffjax.errors import UserError
+from diffjax import models, state_dicts
+from diffjax.errors import UserError, writing
 from diffjax.interop import diffusers_configs as configs
-from diffjax.interop import files, mapping
-from diffjax.interop.pretrained import Pretrained, Settings
-from diffjax.schedules import NoiseSchedule
+from diffjax.interop import diffusers_dit, imported, mapping
+from diffjax.runs import Run
+from diffjax.tasks.generation import Generation
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
-# Names of attention from before diffusers 0.13.
+# The names of attention modules before diffusers 0.13, and after.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
+# DiT's code drops labels with this probability, and so does diffusers.
+_DIT_LABEL_DROPOUT = 0.1
 
-def load(folder: Path) -> Pretrained:
-    """The network, schedule and settings of a diffusers folder.
+
+class _Written(NamedTuple):
+    """A network as diffusers saves it."""
+
+    pipeline: str
+    kind: str
+    """The class of the network."""
+    folder: str
+    config: dict[str, Any]
+    state: mapping.State
+
+
+def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Run:
+    """Returns a run of a diffusers folder's network, with its scheduler's schedule, timestep spacing and clipping.
+
+    If the pipeline has an autoencoder (DiT), the images of the run are its latents.
+
+    Args:
+      folder: the folder.
+      image_size: the height and width of the images, if the folder does not contain them.
 
     Raises:
-      UserError: a file that is missing or damaged; a config that asks for what this UNet or this library lacks.
+      UserError: a file that is missing or damaged; a config with values that this library does not support; a missing
+        or invalid option.
     """
-    piped = (folder / "unet").is_dir()
-    unet, scheduler = (folder / "unet", folder / "scheduler") if piped else (folder, folder)
-    model, channels, image_size = configs.read_unet(unet / "config.json")
-    path = next((unet / name for name in _WEIGHTS if (unet / name).is_file()), unet / _WEIGHTS[0])
-    state = {_renamed(key): tensor for key, tensor in files.state_dict(files.read(path), path).items()}
-    table = mapping.rules(mapping.param_shapes(model, channels), names(model))
-    params = mapping.to_params(table, state, str(path))
-    schedule, settings = configs.read_scheduler(scheduler / "scheduler_config.json")
-    learned = settings.variance in ("learned", "learned_range")
+    if (folder / "transformer").is_dir():
+        model, params, channels, size = diffusers_dit.load_transformer(folder / "transformer")
+        label_dropout, scheduler = _DIT_LABEL_DROPOUT, folder / "scheduler"
+    else:
+        piped = (folder / "unet").is_dir()
+        model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
+        label_dropout, scheduler = 0.0, folder / "scheduler" if piped else folder
+    read = configs.read_scheduler(scheduler / "scheduler_config.json")
+    learned = read.variance in ("learned", "learned_range")
     if (model.out_channels == 2 * channels) != learned:
         raise UserError(
-            f"{folder}: a network with {model.out_channels} channels for images of {channels}, with variance_type "
-            f"{settings.variance!r}, is not one that can be sampled from here"
+            f"{folder}: a network with {model.out_channels} channels for images of {channels} does not go with "
+            f"variance_type {read.variance!r}"
         )
-    return Pretrained(
-        model=model,
-        params=params,
-        schedule=schedule,
-        settings=settings,
-        channels=channels,
-        image_size=image_size,
+    return imported.generation(
+        model,
+        params,
+        folder,
+        imported.image_shape(folder, size if image_size is None else image_size, channels),
+        schedule_section=read.schedule_section,
+        variance=read.variance,
+        target=read.target,
+        label_dropout=label_dropout,
+        sample=read.sample,
     )
 
 
-def export(
-    folder: str | os.PathLike,
-    model: models.UNet,
-    params: Any,
-    schedule: NoiseSchedule,
-    *,
-    image_size: tuple[int, int],
-    settings: Settings = Settings(grid="trailing"),  # noqa: B008 (a tuple)
-) -> Path:
-    """Writes a network as a pipeline's folder, and returns its path.
+def export(folder: str | os.PathLike, run: Run) -> Path:
+    """Writes the network of a run as a pipeline's folder, and returns its path.
+
+    The scheduler has the run's schedule (as β_0 and β_{T-1} if it is linear, else as the list of β, which
+    diffusers rounds to float32), target, timestep spacing and clipping; the variance is the one that the network
+    predicts, or else `config.sample`'s, or else fixed_small.
 
     Args:
-      folder: is made; it must not hold anything yet.
-      model, params: a UNet without a condition image.
-      schedule: written as β_0 and β_{T-1} where it is linear, and else as the list of β. diffusers has it in float32.
-      image_size: (height, width) of what it is sampled at.
-      settings: how it is to be sampled.
+      folder: the folder; it must be new or empty.
+      run: a trained or imported run, whose network is a UNet or a DiT without a condition image.
 
     Raises:
-      UserError: a folder that is not empty; a network, schedule or settings that diffusers has nothing for, with the
-        fields.
+      UserError: a folder that is not empty or cannot be written; a network, schedule or sampler that diffusers does
+        not support, whose fields the message names.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and is not empty: give another folder")
-    channels = params["conv_in"]["kernel"].shape[2]
-    model = _by_level(model, image_size[0])
-    unet, scheduler = configs.write_unet(model, channels, image_size), configs.write_scheduler(schedule, settings)
-    shapes = mapping.param_shapes(model, channels)
-    state = mapping.to_state(mapping.rules(shapes, names(model)), params)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "unet").mkdir(parents=True)
-    (part / "scheduler").mkdir()
+        raise UserError(f"{folder} exists already and is not empty: give another folder")
+    if not isinstance(run.task, Generation):
+        raise UserError(f"diffusers' pipelines have no {type(run.task).__name__}: they generate images")
+    scheduler, written = configs.write_scheduler(run), _written(run)
     index = {
-        "_class_name": "DDPMPipeline",
+        "_class_name": written.pipeline,
         "scheduler": ["diffusers", "DDPMScheduler"],
-        "unet": ["diffusers", "UNet2DModel"],
+        written.folder: ["diffusers", written.kind],
     }
-    for path, config in (
-        (part / "model_index.json", index),
-        (part / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet}),
-        (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
-    ):
-        path.write_text(json.dumps(config, indent=2) + "\n")
-    (part / "unet" / _WEIGHTS[0]).write_bytes(save(state, metadata={"format": "pt"}))
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    part = folder.with_name(folder.name + ".part")
+    with writing(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        (part / written.folder).mkdir(parents=True)
+        (part / "scheduler").mkdir()
+        for path, config in (
+            (part / "model_index.json", index),
+            (part / written.folder / "config.json", {"_class_name": written.kind, **written.config}),
+            (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
+        ):
+            path.write_text(json.dumps(config, indent=2) + "\n")
+        (part / written.folder / _WEIGHTS[0]).write_bytes(save(written.state, metadata={"format": "pt"}))
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
     return folder
 
 
 def names(model: models.UNet) -> mapping.Names:
-    """What `UNet2DModel` calls its parts."""
-    last = len(model.multipliers) - 1
+    """Returns the names that `UNet2DModel` gives to the modules of `model`."""
+    last = len(model.channel_mults) - 1
 
-    def side(way, level):
-        return f"down_blocks.{level}" if way == "down" else f"up_blocks.{last - level}"
+    def stage(side, level):
+        return f"down_blocks.{level}" if side == "down" else f"up_blocks.{last - level}"
 
     return mapping.Names(
         outer={
@@ -125,9 +142,11 @@ def names(model: models.UNet) -> mapping.Names:
             "conv_out": "conv_out",
         },
         middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
-        block=lambda way, level, i: f"{side(way, level)}.resnets.{i}",
-        attention=lambda way, level, i: f"{side(way, level)}.attentions.{i}",
-        resample=lambda way, level: f"{side(way, level)}.{way}samplers.0" + ("" if model.resblock_updown else ".conv"),
+        block=lambda side, level, i: f"{stage(side, level)}.resnets.{i}",
+        attention=lambda side, level, i: f"{stage(side, level)}.attentions.{i}",
+        resample=lambda side, level: (
+            f"{stage(side, level)}.{side}samplers.0" + ("" if model.resblock_updown else ".conv")
+        ),
         parts={
             "norm1": "norm1",
             "conv1": "conv1",
@@ -145,14 +164,48 @@ def names(model: models.UNet) -> mapping.Names:
     )
 
 
+def _load_unet(folder: Path) -> tuple[models.UNet, mapping.Params, int, tuple[int, int] | None]:
+    """Returns (network, parameters, channels of an image, (height, width) or None) of a `UNet2DModel`'s folder."""
+    model, channels, size = configs.read_unet(folder / "config.json")
+    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
+    state = {_renamed(key): tensor for key, tensor in state_dicts.state_dict(state_dicts.read(path), path).items()}
+    table = mapping.rules(mapping.param_shapes(model, channels), names(model))
+    return model, mapping.to_params(table, state, str(path)), channels, size
+
+
+def _written(run: Run) -> _Written:
+    network, (*size, channels) = run.network, run.image_shape
+    if isinstance(network, models.DiT):
+        _check_inputs("patch", run)
+        config = diffusers_dit.write_transformer(network, channels, tuple(size))
+        return _Written(
+            "DiTPipeline", "DiTTransformer2DModel", "transformer", config, diffusers_dit.to_state(run.params)
+        )
+    if not isinstance(network, models.UNet):
+        raise UserError(f"diffusers has no {type(network).__name__}: only a UNet or a DiT can be written")
+    _check_inputs("conv_in", run)
+    network = _by_level(network, size[0])
+    config = configs.write_unet(network, channels, tuple(size))
+    table = mapping.rules(mapping.param_shapes(network, channels), names(network))
+    return _Written("DDPMPipeline", "UNet2DModel", "unet", config, mapping.to_state(table, run.params))
+
+
+def _check_inputs(first: str, run: Run) -> None:
+    inputs, channels = run.params[first]["kernel"].shape[2], run.image_shape[-1]
+    if inputs != channels:
+        raise UserError(
+            f"diffusers' pipelines have no condition image: this network takes {inputs - channels} channels of it"
+        )
+
+
 def _renamed(key: str) -> str:
     return re.sub(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", key)
 
 
 def _by_level(model: models.UNet, height: int) -> models.UNet:
-    """The same network, the places of attention given by level."""
+    """Returns the same network, with its attention specified by level."""
     if model.attention_levels is not None:
         return model
-    levels = range(len(model.multipliers))
+    levels = range(len(model.channel_mults))
     attended = tuple(level for level in levels if height >> level in model.attention_resolutions)
     return model.clone(attention_levels=attended)

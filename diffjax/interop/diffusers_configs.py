@@ -1,16 +1,17 @@
-"""diffusers' JSON configs: `UNet2DModel` ↔ UNet, DDPM and DDIM schedulers ↔ schedule and settings."""
+"""Converts diffusers' JSON configs: `UNet2DModel` ↔ UNet, DDPM and DDIM schedulers ↔ schedule and sampling."""
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax import models, schedules, thresholds
+from diffjax import models
 from diffjax.errors import UserError, read_json
-from diffjax.interop.pretrained import Settings
-from diffjax.schedules import NoiseSchedule
+from diffjax.interop import imported
+from diffjax.runs import Run
 
-# diffusers' defaults for what a config leaves out.
+# diffusers' defaults of fields that a config may leave out.
 _UNET = {
     "sample_size": None,
     "in_channels": 3,
@@ -59,12 +60,8 @@ _SCHEDULER = {
     "set_alpha_to_one": True,
     "rescale_betas_zero_snr": False,
 }
-_SCHEDULES = {
-    "linear": schedules.linear,
-    "scaled_linear": schedules.scaled_linear,
-    "sigmoid": schedules.sigmoid,
-    "squaredcos_cap_v2": lambda total, **_: schedules.cosine(total),
-}
+_SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2")
+_SPACINGS = ("leading", "trailing", "linspace")
 _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _ALLOWED = {
     "center_input_sample": (False,),
@@ -82,8 +79,19 @@ _PLAIN, _RESNET = ("DownBlock2D", "UpBlock2D"), ("ResnetDownsampleBlock2D", "Res
 _ATTENTION = ("AttnDownBlock2D", "AttnUpBlock2D")
 
 
+class Scheduler(NamedTuple):
+    """The values of a scheduler's config."""
+
+    schedule_section: dict[str, Any]
+    """The config section of the schedule."""
+    target: str
+    variance: str
+    sample: dict[str, Any]
+    """The timestep spacing and the clipping, as fields of `config.sample`."""
+
+
 def _read_config(path: Path, defaults: dict[str, Any], kind: str) -> dict[str, Any]:
-    config = read_json(path, "a folder that diffusers has saved is needed")
+    config = read_json(path, "the folder must have been saved by diffusers")
     found = config.get("_class_name", kind)
     if kind == "UNet2DModel" and found != kind:
         raise UserError(f"{path} is a {found}: only a UNet2DModel can be read")
@@ -91,10 +99,13 @@ def _read_config(path: Path, defaults: dict[str, Any], kind: str) -> dict[str, A
 
 
 def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
-    """(the network, channels of an image, its size where the file says it).
+    """Reads the config of a `UNet2DModel`.
+
+    Returns:
+      (network, channels of an image, (height, width) or None).
 
     Raises:
-      UserError: a file that is missing or damaged; every field that asks for what the UNet lacks.
+      UserError: a missing or damaged file, or fields with values that the UNet does not support; all are listed.
     """
     config = _read_config(path, _UNET, "UNet2DModel")
     problems = [
@@ -107,17 +118,17 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
         for field, value in config.items()
         if field not in _UNET and not field.startswith("_") and value not in (None, False)
     ]
-    down, up = ([kind.removeprefix("UNetRes") for kind in config[f"{way}_block_types"]] for way in ("down", "up"))
-    for way, kinds in enumerate((down, up)):
-        known = (_PLAIN[way], _RESNET[way], _ATTENTION[way])
+    down, up = ([kind.removeprefix("UNetRes") for kind in config[f"{side}_block_types"]] for side in ("down", "up"))
+    for side, kinds in enumerate((down, up)):
+        known = (_PLAIN[side], _RESNET[side], _ATTENTION[side])
         problems += [f"block {kind!r} (can be {', '.join(map(repr, known))})" for kind in kinds if kind not in known]
     attended = [kind == _ATTENTION[0] for kind in down]
     if attended != [kind == _ATTENTION[1] for kind in reversed(up)]:
         problems.append("attention at other levels on the way up than on the way down")
-    # The last block of each way does not resample.
+    # The last block on each side does not resample.
     resnet = {
-        kind == _RESNET[way] or (kind == _ATTENTION[way] and config[f"{name}sample_type"] == "resnet")
-        for way, (name, kinds) in enumerate((("down", down), ("up", up)))
+        kind == _RESNET[side] or (kind == _ATTENTION[side] and config[f"{name}sample_type"] == "resnet")
+        for side, (name, kinds) in enumerate((("down", down), ("up", up)))
         for kind in kinds[:-1]
     }
     if len(resnet) > 1:
@@ -133,23 +144,23 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
     if out_channels not in (channels, 2 * channels):
         problems.append(f"out_channels={out_channels} (can be in_channels={channels} or twice that)")
     if problems:
-        raise UserError(f"{path} asks for what this UNet lacks: {'; '.join(problems)}")
+        raise UserError(f"{path} has values that this UNet does not support: {'; '.join(problems)}")
     hidden, size = config["time_embedding_dim"], config["sample_size"]
     model = models.UNet(
-        channels=widths[0],
-        multipliers=tuple(width // widths[0] for width in widths),
+        base_channels=widths[0],
+        channel_mults=tuple(width // widths[0] for width in widths),
         num_res_blocks=config["layers_per_block"],
         attention_levels=tuple(np.flatnonzero(attended).tolist()),
         middle_attention=config["add_attention"],
         dropout=config["dropout"],
-        groups=groups,
+        num_groups=groups,
         out_channels=out_channels,
-        head_channels=config["attention_head_dim"],
+        num_head_channels=config["attention_head_dim"],
         norm_eps=config["norm_eps"],
         time_embedding="cos_sin" if config["flip_sin_to_cos"] else "sin_cos",
         freq_shift=config["freq_shift"],
         time_channels=(widths[0], hidden, hidden) if hidden else None,
-        scale_shift=scale_shift,
+        use_scale_shift_norm=scale_shift,
         num_classes=config["num_class_embeds"],
         downsample_padding=(config["downsample_padding"] and 1, 1),
         resblock_updown=True in resnet,
@@ -157,73 +168,103 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
     return model, channels, (size, size) if isinstance(size, int) else None if size is None else tuple(size)
 
 
-def read_scheduler(path: Path) -> tuple[NoiseSchedule, Settings]:
-    """The schedule in float64, and how diffusers samples with it.
+def read_scheduler(path: Path) -> Scheduler:
+    """Reads the config of a DDPM or DDIM scheduler.
 
     Raises:
-      UserError: a file that is missing or damaged; a scheduler or a value that there is nothing for here.
+      UserError: a file that is missing or damaged; a scheduler or a value that this library does not support.
     """
     config = _read_config(path, _SCHEDULER, "DDPMScheduler")
     choices = {
         "_class_name": ("DDPMScheduler", "DDIMScheduler"),
-        "beta_schedule": tuple(_SCHEDULES),
+        "beta_schedule": _SCHEDULES,
         "prediction_type": tuple(_TARGETS),
         "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"),
-        "timestep_spacing": ("leading", "trailing", "linspace"),
+        "timestep_spacing": _SPACINGS,
     }
     for field, allowed in choices.items():
         if config.get(field, "DDPMScheduler") not in allowed:
             raise UserError(f"{path}: {field}={config[field]!r} is not one of {', '.join(map(repr, allowed))}")
     try:
-        if config["trained_betas"] is not None:
-            schedule = schedules.from_betas(config["trained_betas"])
-        else:
-            ends = {name: config[name] for name in ("beta_start", "beta_end")}
-            schedule = _SCHEDULES[config["beta_schedule"]](config["num_train_timesteps"], **ends)
-        if config["rescale_betas_zero_snr"]:
-            schedule = schedules.zero_terminal_snr(schedule)
+        section = _schedule_section(config)
+        imported.schedule(section)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    clip = config["clip_sample_range"] if config["clip_sample"] else None
-    if config["thresholding"]:
-        clip = thresholds.dynamic(config["dynamic_thresholding_ratio"], config["sample_max_value"])
-    return schedule, Settings(
+    spacing = config["timestep_spacing"]
+    sample = {"timestep_spacing": spacing, "end": -1 if config["set_alpha_to_one"] else 0} | _clip(config, path)
+    if spacing == "leading":
+        sample["offset"] = config["steps_offset"]
+    return Scheduler(
+        schedule_section=section,
         target=_TARGETS[config["prediction_type"]],
         variance=config["variance_type"].removesuffix("_log"),
-        clip=clip,
-        grid=config["timestep_spacing"],
-        offset=config["steps_offset"] if config["timestep_spacing"] == "leading" else 0,
-        end=-1 if config["set_alpha_to_one"] else 0,
+        sample=sample,
     )
 
 
+def _schedule_section(config: dict[str, Any]) -> dict[str, Any]:
+    kind, total = config["beta_schedule"], config["num_train_timesteps"]
+    if config["trained_betas"] is not None:
+        section = imported.betas(config["trained_betas"])
+    elif kind == "squaredcos_cap_v2":
+        section = {"name": "cosine", "num_timesteps": total}
+    else:
+        ends = {name: config[name] for name in ("beta_start", "beta_end")}
+        section = {"name": kind, "num_timesteps": total, **ends}
+    return section | {"zero_terminal_snr": bool(config["rescale_betas_zero_snr"])}
+
+
+def _clip(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Returns the fields of `config.sample` that describe the clipping.
+
+    diffusers' dynamic thresholding is `thresholds.dynamic` with limit 1, except for its upper bound of s,
+    `sample_max_value`.
+    """
+    if not config["thresholding"]:
+        return {"clip": config["clip_sample_range"] if config["clip_sample"] else None}
+    if config["sample_max_value"] == 1.0:
+        return {"clip": 1.0}  # s = 1
+    largest = config["sample_max_value"]
+    warnings.warn(f"{path}: sample_max_value={largest!r} is ignored: s has no upper bound here", stacklevel=2)
+    return {"clip": "dynamic", "percentile": config["dynamic_thresholding_ratio"], "limit": 1.0}
+
+
 def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -> dict[str, Any]:
-    """The config of a UNet whose attention goes by level, for images of so many channels.
+    """Returns the config of a `UNet2DModel`.
+
+    Args:
+      model: a UNet without a condition image, whose attention is specified by level.
+      channels: channels of an image.
+      image_size: (height, width) of the images that it was trained on.
 
     Raises:
-      UserError: every field that diffusers has nothing for.
+      UserError: fields that diffusers does not support; all are listed.
     """
-    attended = [level in model.attention_levels for level in range(len(model.multipliers))]
-    widths = [model.channels * multiplier for multiplier in model.multipliers]
+    attended = [level in model.attention_levels for level in range(len(model.channel_mults))]
+    widths = [model.base_channels * multiplier for multiplier in model.channel_mults]
     attention_widths = {width for width, here in zip(widths, attended, strict=True) if here}
     if model.middle_attention:
         attention_widths.add(widths[-1])
-    head_channels = model.head_channels
+    head_channels = model.num_head_channels
     if head_channels is None and model.num_heads > 1 and attention_widths:
         head_channels = max(attention_widths) // model.num_heads
-    waves, hidden, embedded = model.time_channels or (model.channels, 4 * model.channels, 4 * model.channels)
+    waves, hidden, embedded = model.time_channels or (
+        model.base_channels,
+        4 * model.base_channels,
+        4 * model.base_channels,
+    )
     out_channels = model.out_channels or channels
     halved = len(widths) - 1
     lacking = {
-        f"num_heads={model.num_heads} at several widths": model.head_channels is None
+        f"num_heads={model.num_heads} at several widths": model.num_head_channels is None
         and model.num_heads > 1
         and len(attention_widths) > 1,
-        "multipliers that do not begin with 1": model.multipliers[0] != 1,
+        f"channel_mults={model.channel_mults}, which do not begin with 1": model.channel_mults[0] != 1,
         "activate_embedding=False": not model.activate_embedding,
         "qkv_bias=False": not model.qkv_bias and bool(attention_widths),
         "class_embedding='block'": model.num_classes is not None and model.class_embedding == "block",
-        f"time_channels={model.time_channels}": waves != model.channels or hidden != embedded,
-        f"a condition image ({channels} channels in, {out_channels} out)": out_channels not in (channels, 2 * channels),
+        f"time_channels={model.time_channels}": waves != model.base_channels or hidden != embedded,
+        f"{out_channels} output channels for images of {channels}": out_channels not in (channels, 2 * channels),
         f"image size {image_size[0]}×{image_size[1]}, which is halved {halved} times": any(
             size % 2**halved for size in image_size
         ),
@@ -254,43 +295,47 @@ def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -
         "dropout": model.dropout,
         "act_fn": "silu",
         "attention_head_dim": head_channels,
-        "norm_num_groups": model.groups,
-        "attn_norm_num_groups": model.groups,
+        "norm_num_groups": model.num_groups,
+        "attn_norm_num_groups": model.num_groups,
         "norm_eps": model.norm_eps,
-        "resnet_time_scale_shift": "scale_shift" if model.scale_shift else "default",
+        "resnet_time_scale_shift": "scale_shift" if model.use_scale_shift_norm else "default",
         "add_attention": model.middle_attention,
         "num_class_embeds": model.num_classes,
-        **({} if hidden == 4 * model.channels else {"time_embedding_dim": hidden}),
+        **({} if hidden == 4 * model.base_channels else {"time_embedding_dim": hidden}),
     }
 
 
-def write_scheduler(schedule: NoiseSchedule, settings: Settings) -> dict[str, Any]:
-    """The config of a `DDPMScheduler`, which diffusers turns into a `DDIMScheduler` too.
+def write_scheduler(run: Run) -> dict[str, Any]:
+    """Returns the config of a `DDPMScheduler`, from which diffusers can also make a `DDIMScheduler`.
+
+    Args:
+      run: a run that generates images.
 
     Raises:
-      UserError: every setting that diffusers has nothing for.
+      UserError: values that diffusers does not support; all are listed.
     """
-    betas, lacking = schedule.betas, []
-    if settings.time != "index":
-        lacking.append(f"time={settings.time!r}")
-    if callable(settings.clip):
-        lacking.append("clip by a function")
-    if settings.grid not in ("leading", "trailing", "linspace"):
-        lacking.append(f"grid={settings.grid!r}")
+    betas, task, options, lacking = run.schedule.betas, run.task, run.config.sample, []
+    clip, spacing = run.clip, options.timestep_spacing
+    if task.timestep_scale != 1.0:
+        lacking.append(f"timestep_scale={task.timestep_scale}")
+    if callable(clip):
+        lacking.append(f"clip={options.clip!r}")
+    if spacing not in _SPACINGS:
+        lacking.append(f"timestep_spacing={spacing!r}")
     if lacking:
         raise UserError(f"diffusers' pipelines have no {', no '.join(lacking)}")
     linear = np.allclose(betas, np.linspace(betas[0], betas[-1], len(betas)), rtol=1e-12, atol=0)
     return {
-        "num_train_timesteps": schedule.num_timesteps,
+        "num_train_timesteps": run.schedule.num_timesteps,
         "beta_start": float(betas[0]),
         "beta_end": float(betas[-1]),
         "beta_schedule": "linear",
         "trained_betas": None if linear else betas.tolist(),
-        "variance_type": settings.variance,
-        "clip_sample": settings.clip is not None,
-        "clip_sample_range": 1.0 if settings.clip is None else settings.clip,
-        "prediction_type": next(name for name, target in _TARGETS.items() if target == settings.target),
-        "timestep_spacing": settings.grid,
-        "steps_offset": settings.offset,
-        "set_alpha_to_one": settings.end == -1,
+        "variance_type": task.variance or options.get("variance") or run.preferred.get("variance", "fixed_small"),
+        "clip_sample": clip is not None,
+        "clip_sample_range": 1.0 if clip is None else clip,
+        "prediction_type": next(name for name, target in _TARGETS.items() if target == task.objective.target),
+        "timestep_spacing": spacing,
+        "steps_offset": options.get("offset", 0),
+        "set_alpha_to_one": options.get("end", -1) == -1,
     }

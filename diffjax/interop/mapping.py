@@ -1,83 +1,125 @@
-"""The table between a UNet's parameters and a PyTorch state dict: names and transposes, the same one both ways."""
+"""The mapping between a network's parameters and a PyTorch state dict: names and transposes, in both directions.
+
+The rules of a UNet come from `rules` and the names of its modules in PyTorch (`Names`); another network's are one
+`rule` per parameter.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffjax import models
 from diffjax.errors import UserError
-from diffjax.models import UNet
 
 Params = dict[str, Any]
 State = dict[str, np.ndarray]
+Path = tuple[str, ...]
+
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+"""PyTorch's names of Flax's parameters."""
 
 
 class Names(NamedTuple):
-    """What a network calls in PyTorch what the UNet calls otherwise.
+    """The names in PyTorch of a UNet's modules.
 
-    A block is told by its way ("down" or "up"), its level (0 at full resolution) and its number there.
+    A block is identified by its side ("down" or "up"), its level (0 at full resolution) and its number within it.
     """
 
     outer: dict[str, str]
-    """Modules outside of blocks."""
+    """Modules outside blocks."""
     middle: tuple[str, str, str]
     """Block, attention, block."""
     block: Callable[[str, int, int], str]
     attention: Callable[[str, int, int], str]
     resample: Callable[[str, int], str]
-    """What halves or doubles the size, of a way and a level: a residual block, or a convolution."""
+    """The module that halves or doubles the size, given side and level: a residual block, or a convolution."""
     parts: dict[str, str]
-    """Modules inside of blocks. q, k and v may share a name: one weight, joined along its first axis."""
+    """Modules inside blocks. q, k and v may share a name: they are then one weight, joined along its first axis."""
     ranks: dict[str, int]
-    """How many axes PyTorch's weight of a linear map has where it is a 1×1 convolution, by part: 4, or 3 in 1-D."""
+    """The number of axes of PyTorch's weight where a linear map is a 1×1 convolution, by part: 4, or 3 in 1-D."""
     heads: Callable[[int], int] = lambda channels: 1
-    """Of a joint weight `[heads, 3, C/heads, …]`, by C; 1 also if it is `[3, heads, C/heads, …]`."""
+    """The heads of a joined weight `[heads, 3, C/heads, …]`, given C; 1 also if it is `[3, heads, C/heads, …]`."""
     condition_first: int = 0
-    """How many of the first convolution's inputs are a condition image in front of x; the UNet has it behind."""
+    """The input channels of the first convolution that are a condition image before x; in `UNet` they come after x."""
 
 
 class Rule(NamedTuple):
-    """One tensor of the state dict, and the parameters it is made of: one, or q, k and v."""
+    """One tensor of the state dict, and the parameters that it holds: one, or q, k and v."""
 
     key: str
-    paths: tuple[tuple[str, ...], ...]
+    paths: tuple[Path, ...]
     shape: tuple[int, ...]
-    """The tensor's."""
+    """The shape of the tensor."""
     to_params: Callable[[np.ndarray], Sequence[np.ndarray]]
     to_tensor: Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-def param_shapes(model: UNet, channels: int, condition_channels: int = 0) -> Params:
-    """Shapes of the parameters of a network for images of so many channels, and a condition image's; no device work."""
-    # The size does not matter where attention goes by level.
-    x = jnp.zeros((1, 1, 1, channels))
-    image = jnp.zeros((1, 1, 1, condition_channels)) if condition_channels else None
-    label = jnp.zeros(1, jnp.int32) if model.num_classes else None
-    # Under x64 `init` would still give float32: what matters is the shape.
-    shapes = jax.eval_shape(lambda key: model.init(key, x, jnp.zeros(1), label, image), jax.random.key(0))
-    return shapes["params"]
+def param_shapes(network: models.Network, channels: int, condition_channels: int = 0, *, size: int = 1) -> Params:
+    """Returns the shapes of a network's parameters; nothing is computed.
+
+    Args:
+      network: the network.
+      channels: channels of x.
+      condition_channels: channels of the condition image; 0: none.
+      size: height and width of an image that the network accepts; the shapes do not depend on it.
+    """
+
+    def init(key):
+        return models.init_params(network, (size, size, channels), key, image_channels=condition_channels)
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def rules(shapes: Params, names: Names) -> list[Rule]:
-    """The table of a UNet whose parameters have these shapes."""
-    by_key: dict[str, list[tuple[str, ...]]] = {}
+    """Returns the table of a UNet whose parameters have these shapes."""
+    by_key: dict[str, list[Path]] = {}
     flat = flatten_dict(shapes)
     for path in flat:
         by_key.setdefault(_key(path, names), []).append(path)
-    return [_rule(key, paths, [flat[path].shape for path in paths], names) for key, paths in by_key.items()]
+    table = []
+    for key, paths in by_key.items():
+        weight_rank = names.ranks.get(_part(paths[0]), 2)
+        if len(paths) == 3:
+            paths = sorted(paths, key=lambda path: "qkv".index(_part(path)))
+            heads = names.heads(flat[paths[0]].shape[-1])
+            table.append(_joined_rule(key, paths, [flat[path].shape for path in paths], heads, weight_rank))
+        else:
+            first = names.condition_first if paths[0][0] == "conv_in" else 0
+            table.append(rule(key, paths[0], flat[paths[0]].shape, weight_rank=weight_rank, condition_first=first))
+    return table
+
+
+def rule(key: str, path: Path, shape: tuple[int, ...], *, weight_rank: int = 2, condition_first: int = 0) -> Rule:
+    """Returns the rule of a tensor that holds one parameter.
+
+    Args:
+      key: the tensor's name.
+      path: the parameter's path.
+      shape: the parameter's shape.
+      weight_rank: the number of axes of the tensor of a linear map.
+      condition_first: the number of first input channels of a convolution that are moved behind the others.
+    """
+    forth, back = _transposes(path, len(shape), weight_rank, condition_first)
+    tensor = back(np.broadcast_to(np.float32(0), shape))
+    return Rule(key, (path,), tensor.shape, lambda tensor: [forth(tensor)], lambda values: back(values[0]))
 
 
 def to_params(table: list[Rule], state: State, what: str) -> Params:
-    """The parameters that a state dict holds; `what` names it in errors.
+    """Returns the parameters that a state dict holds.
+
+    Args:
+      table: the rules of the network.
+      state: the tensors by name.
+      what: the file's name, for error messages.
 
     Raises:
-      UserError: every tensor that is missing, left over or of the wrong shape, by name.
+      UserError: tensors that are missing, left over or of the wrong shape; the message lists them all.
     """
-    expected = {rule.key: rule.shape for rule in table}
+    expected = {entry.key: entry.shape for entry in table}
     found = {key: tensor.shape for key, tensor in state.items()}
     wrong = [
         f"{key} is {list(found[key])}, must be {list(shape)}"
@@ -91,85 +133,74 @@ def to_params(table: list[Rule], state: State, what: str) -> Params:
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems.items() if keys)
-        raise UserError(f"the tensors of {what} are not those of this UNet: {listed}")
+        raise UserError(f"the tensors of {what} are not those of this network: {listed}")
     flat = {}
-    for rule in table:
-        for path, value in zip(rule.paths, rule.to_params(state[rule.key]), strict=True):
+    for entry in table:
+        for path, value in zip(entry.paths, entry.to_params(state[entry.key]), strict=True):
             flat[path] = np.ascontiguousarray(value)
     return unflatten_dict(flat)
 
 
 def to_state(table: list[Rule], params: Params) -> State:
-    """The state dict of the parameters; the inverse of `to_params`, bit for bit."""
+    """Returns the state dict of the parameters; the inverse of `to_params`, bit for bit."""
     flat = flatten_dict(params)
     return {
-        rule.key: np.ascontiguousarray(rule.to_tensor([np.asarray(flat[path]) for path in rule.paths]))
-        for rule in table
+        entry.key: np.ascontiguousarray(entry.to_tensor([np.asarray(flat[path]) for path in entry.paths]))
+        for entry in table
     }
 
 
 _BLOCK = re.compile(r"(down|up)_(\d+)_(\d+)(_attention)?")
 _RESAMPLE = re.compile(r"(down|up)_(\d+)_(?:down|up)sample")
 _MIDDLE = ("middle_0", "middle_attention", "middle_1")
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
-def _key(path: tuple[str, ...], names: Names) -> str:
-    """PyTorch's name of the parameter at `path`."""
+def _key(path: Path, names: Names) -> str:
+    """Returns PyTorch's name of the parameter at `path`."""
     block, part = path[0], _part(path)
     if found := _BLOCK.fullmatch(block):
-        way, level, number, attention = found.groups()
-        prefix = (names.attention if attention else names.block)(way, int(level), int(number))
+        side, level, number, attention = found.groups()
+        prefix = (names.attention if attention else names.block)(side, int(level), int(number))
     elif found := _RESAMPLE.fullmatch(block):
         prefix = names.resample(found[1], int(found[2]))
     else:
         prefix = names.middle[_MIDDLE.index(block)] if block in _MIDDLE else names.outer[block]
-    return ".".join([prefix, *([names.parts[part]] if part else []), _LEAVES[path[-1]]])
+    return ".".join([prefix, *([names.parts[part]] if part else []), LEAVES[path[-1]]])
 
 
-def _part(path: tuple[str, ...]) -> str:
-    """The module inside of a block; empty where the block is the module."""
+def _part(path: Path) -> str:
+    """Returns the name of the module inside a block; empty if the block itself is the module."""
     part = path[1] if len(path) > 2 else ""
-    # The UNet's normalisation holds Flax's, its resampling convolution is all that its block holds.
+    # A norm's parameters are in a submodule, and a resampling block may hold a single convolution.
     return "" if part == "conv" or path[0] == "norm_out" else part
 
 
-def _rule(key: str, paths: list[tuple[str, ...]], shapes: list[tuple[int, ...]], names: Names) -> Rule:
-    forth, back = _transposes(paths[0], len(shapes[0]), names)
-    if len(paths) == 3:
-        order = sorted(range(3), key=lambda i: "qkv".index(_part(paths[i])))
-        paths, heads = [paths[i] for i in order], names.heads(shapes[0][-1])
+def _joined_rule(key: str, paths: list[Path], shapes: list[tuple[int, ...]], heads: int, weight_rank: int) -> Rule:
+    """Returns the rule of a tensor that holds q, k and v."""
+    forth, back = _transposes(paths[0], len(shapes[0]), weight_rank, 0)
 
-        def to_params(tensor):
-            parts = tensor.reshape(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1)
-            return [forth(part.reshape(-1, *tensor.shape[1:])) for part in parts]
+    def to_params(tensor):
+        parts = tensor.reshape(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1)
+        return [forth(part.reshape(-1, *tensor.shape[1:])) for part in parts]
 
-        def to_tensor(values):
-            parts = np.stack([back(value) for value in values])
-            parts = parts.reshape(3, heads, -1, *parts.shape[2:]).swapaxes(0, 1)
-            return parts.reshape(-1, *parts.shape[3:])
-    else:
-
-        def to_params(tensor):
-            return [forth(tensor)]
-
-        def to_tensor(values):
-            return back(values[0])
+    def to_tensor(values):
+        parts = np.stack([back(value) for value in values])
+        parts = parts.reshape(3, heads, -1, *parts.shape[2:]).swapaxes(0, 1)
+        return parts.reshape(-1, *parts.shape[3:])
 
     shape = to_tensor([np.broadcast_to(np.float32(0), size) for size in shapes]).shape
     return Rule(key, tuple(paths), shape, to_params, to_tensor)
 
 
-def _transposes(path: tuple[str, ...], rank: int, names: Names):
-    """(PyTorch's array → Flax's, and back) of one parameter."""
+def _transposes(path: Path, rank: int, weight_rank: int, condition_first: int):
+    """Returns (PyTorch's array → Flax's, and the inverse) for a parameter with `rank` axes."""
     if path[-1] != "kernel":
         return (lambda w: w), (lambda w: w)
     if rank == 2:
-        ones = (1,) * (names.ranks.get(_part(path), 2) - 2)
+        ones = (1,) * (weight_rank - 2)
         return (lambda w: w.reshape(w.shape[:2]).T), (lambda w: w.T.reshape(*w.shape[::-1], *ones))
-    # OIHW and HWIO; on the way, a condition in front of x goes behind it.
-    first = names.condition_first if path[0] == "conv_in" else 0
+    # OIHW and HWIO; a condition before x is moved behind it.
     return (
-        lambda w: np.roll(w, -first, axis=1).transpose(2, 3, 1, 0),
-        lambda w: np.roll(w.transpose(3, 2, 0, 1), first, axis=1),
+        lambda w: np.roll(w, -condition_first, axis=1).transpose(2, 3, 1, 0),
+        lambda w: np.roll(w.transpose(3, 2, 0, 1), condition_first, axis=1),
     )

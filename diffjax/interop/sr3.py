@@ -1,16 +1,18 @@
-"""SR3's network as Janspiry's Image-Super-Resolution-via-Iterative-Refinement saves it (`I*_E*_gen.pth`).
+"""Reads SR3's network as Janspiry's Image-Super-Resolution-via-Iterative-Refinement saves it (`I*_E*_gen.pth`).
 
-The file is the state dict of its `GaussianDiffusion`: the network, and the schedule it last sampled on as buffers.
+The file is the state dict of its `GaussianDiffusion`: the network, and as buffers the schedule it last sampled on.
 """
 
 from pathlib import Path
 from typing import Any
 
-from diffjax import models, schedules
+from diffjax import models, state_dicts
 from diffjax.errors import UserError
-from diffjax.interop import files, mapping
-from diffjax.interop.pretrained import Pretrained, Settings
+from diffjax.interop import imported, mapping
+from diffjax.runs import Run
 from diffjax.schedules import NoiseSchedule
+from diffjax.tasks.noise_level import NoiseLevel
+from diffjax.tasks.super_resolution import SuperResolution
 
 _BUFFERS = (
     *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
@@ -20,7 +22,7 @@ _BUFFERS = (
 
 
 def recognised(saved: Any) -> bool:
-    """Whether a file holds such a network."""
+    """Returns whether a file holds a network of this kind."""
     return isinstance(saved, dict) and "denoise_fn.downs.0.weight" in saved
 
 
@@ -29,46 +31,46 @@ def load(
     path: Path,
     *,
     norm_groups: int = 32,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     schedule: NoiseSchedule | None = None,
-) -> Pretrained:
-    """The network, told √ᾱ, and the schedule of the file's buffers (β in float32).
+) -> Run:
+    """Returns a run of the network, conditioned on √ᾱ, on the schedule in the file's buffers (β in float32).
 
     Args:
-      saved: what the file holds.
-      path: its name, for errors.
-      norm_groups: as in the JSON config it was trained with: 32 for 16→128, 16 for 64→512.
-      image_size: of the high resolution, where it is to be known.
-      schedule: in place of the file's.
+      saved: the content of the file.
+      path: its path, for error messages.
+      norm_groups: the number of groups of the normalisations, as in its JSON config: 32 for 16→128, 16 for 64→512.
+      image_size: the height and width of the high-resolution images, which the file does not contain.
+      schedule: a schedule to use instead of the file's.
 
     Raises:
-      UserError: tensors that are not this network's; no schedule.
+      UserError: tensors that are not those of this network; a missing or invalid option; no schedule.
+      ValueError: an invalid option.
     """
-    saved = files.state_dict(saved, path)
+    saved = state_dicts.state_dict(saved, path)
     if schedule is None and "betas" not in saved:
-        raise UserError(f"{path} holds no schedule: give one")
+        raise UserError(f"{path} holds no schedule: give schedule=")
     state = {key.removeprefix("denoise_fn."): value for key, value in saved.items() if key not in _BUFFERS}
     model = _model(state, norm_groups)
     in_channels, channels = state["downs.0.weight"].shape[1], model.out_channels
     shapes = mapping.param_shapes(model, channels, in_channels - channels)
-    table = mapping.rules(shapes, names(model, in_channels - channels))
-    return Pretrained(
-        model=model,
-        params=mapping.to_params(table, state, str(path)),
-        schedule=schedule or schedules.from_betas(saved["betas"]),
-        settings=Settings(variance="fixed_small", time="sqrt_alpha_bar"),
-        channels=channels,
-        condition_channels=in_channels - channels,
-        image_size=None if image_size is None else (image_size, image_size),
+    params = mapping.to_params(mapping.rules(shapes, names(model, in_channels - channels)), state, str(path))
+    section = imported.betas(saved["betas"] if schedule is None else schedule.betas)
+    task = SuperResolution(
+        network=model,
+        schedule=imported.schedule(section),
+        image_shape=imported.image_shape(path, image_size, channels),
+        level=NoiseLevel("sqrt_alpha_bar", "sqrt_alpha_bar", 1.0),
     )
+    return imported.run(task, params, path, schedule_section=section, variance="fixed_small")
 
 
 def names(model: models.UNet, condition_channels: int) -> mapping.Names:
-    """What its `UNet` calls its parts."""
-    last, blocks = len(model.multipliers) - 1, model.num_res_blocks
+    """Returns the names that this code gives to the modules of `model` (its `UNet`)."""
+    last, blocks = len(model.channel_mults) - 1, model.num_res_blocks
 
-    def layer(way, level, i):
-        if way == "down":
+    def layer(side, level, i):
+        if side == "down":
             return f"downs.{1 + level * (blocks + 1) + i}"
         return f"ups.{(last - level) * (blocks + 2) + i}"
 
@@ -81,9 +83,9 @@ def names(model: models.UNet, condition_channels: int) -> mapping.Names:
             "conv_out": "final_conv.block.3",
         },
         middle=("mid.0.res_block", "mid.0.attn", "mid.1.res_block"),
-        block=lambda way, level, i: f"{layer(way, level, i)}.res_block",
-        attention=lambda way, level, i: f"{layer(way, level, i)}.attn",
-        resample=lambda way, level: f"{layer(way, level, blocks if way == 'down' else blocks + 1)}.conv",
+        block=lambda side, level, i: f"{layer(side, level, i)}.res_block",
+        attention=lambda side, level, i: f"{layer(side, level, i)}.attn",
+        resample=lambda side, level: f"{layer(side, level, blocks if side == 'down' else blocks + 1)}.conv",
         parts={
             "norm1": "block1.block.0",
             "conv1": "block1.block.3",
@@ -103,20 +105,22 @@ def names(model: models.UNet, condition_channels: int) -> mapping.Names:
 
 
 def _model(state: mapping.State, groups: int) -> models.UNet:
-    levels = range(files.count(state, r"downs\.(\d+)\.conv\.weight") + 1)
-    blocks = files.count(state, r"downs\.(\d+)\.") // len(levels) - 1
+    levels = range(state_dicts.count(state, r"downs\.(\d+)\.conv\.weight") + 1)
+    blocks = state_dicts.count(state, r"downs\.(\d+)\.") // len(levels) - 1
     channels = len(state["downs.0.bias"])
 
     def first(level):
         return f"downs.{1 + level * (blocks + 1)}"
 
     return models.UNet(
-        channels=channels,
-        multipliers=tuple(len(state[f"{first(level)}.res_block.block1.block.3.bias"]) // channels for level in levels),
+        base_channels=channels,
+        channel_mults=tuple(
+            len(state[f"{first(level)}.res_block.block1.block.3.bias"]) // channels for level in levels
+        ),
         num_res_blocks=blocks,
         attention_levels=tuple(level for level in levels if f"{first(level)}.attn.qkv.weight" in state),
         middle_attention="mid.0.attn.qkv.weight" in state,
-        groups=groups,
+        num_groups=groups,
         out_channels=len(state["final_conv.block.3.bias"]),
         norm_eps=1e-5,
         downsample_padding=(1, 1),

@@ -1,4 +1,4 @@
-"""Bits per dimension: the variational bound of DDPM, its parts, and the exact likelihood of the probability flow.
+"""Likelihoods in bits per dimension: the variational bound of DDPM, and exact under the probability-flow ODE.
 
 x_0 is an 8-bit image in [-1, 1], each element one of k/127.5 - 1, k = 0 … 255.
 """
@@ -31,6 +31,6 @@ __all__ = [
 
 
 def mean_and_error(values: ArrayLike) -> tuple[float, float]:
-    """The mean of values `[N]`, and how far it may be off: their standard deviation over √N. N ≥ 2, float64."""
+    """Returns the mean of values `[N]` and its standard error, their standard deviation over √N; N ≥ 2, float64."""
     values = np.asarray(values, np.float64)
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))

@@ -1,4 +1,4 @@
-"""The exact likelihood of the probability flow."""
+"""The exact likelihood under the probability-flow ODE."""
 
 import math
 from functools import partial
@@ -10,25 +10,25 @@ import numpy as np
 
 from diffjax.likelihood.variational import HALF_BIN, checked
 from diffjax.noise import keys_of
-from diffjax.sampling import Predict, Prediction
+from diffjax.prediction import Predict, Prediction, same_shape
 from diffjax.schedules import NoiseSchedule
 
 PROBES = ("rademacher", "gaussian")
 
 
 class Exact(NamedTuple):
-    """The likelihood of the probability flow, of each sample."""
+    """The likelihood of each sample under the probability-flow ODE."""
 
     bits_per_dim: jax.Array
-    """`[B]`: -log2 of the density at x_0 times the volume (2/255)^d of one 8-bit bin, over d."""
+    """`[B]`: -log2 of the density at x_0 times the volume (2/255)^d of one 8-bit bin, divided by d."""
     log_prob: jax.Array
     """`[B]`: log of that density, in nats, of all elements together."""
     latent: jax.Array
-    """x_{T-1} `[B, …]`, where the flow ends."""
+    """x_{T-1} `[B, …]`, the end of the flow."""
     start: float
-    """σ̄_0: the density is that of x_0 + N(0, σ̄_0²), for the flow starts at index 0 and not at clean data."""
+    """σ̄_0: the density is that of x_0 + N(0, σ̄_0²), because the flow starts at index 0 and not at clean data."""
     num_steps: int
-    """Of the solver, rejected ones too; each asks the network six times."""
+    """The solver's steps, rejected ones included; each makes six network calls."""
 
 
 def exact(
@@ -44,31 +44,31 @@ def exact(
     atol: float = 1e-6,
     max_steps: int = 4096,
 ) -> Exact:
-    """The log-likelihood of the probability-flow ODE (Song et al. 2021, §4.3), by diffrax's adaptive Tsit5.
+    """Computes the log-likelihood under the probability-flow ODE (Song et al. 2021, §4.3) by diffrax's adaptive Tsit5.
 
     With τ = -log(ᾱ/(1-ᾱ)), which is linear in t between whole timesteps, and σ² = 1-ᾱ:
 
         dx/dτ = ½σ(ε̂ - σx),     dlog p(x)/dτ = -½σ(tr ∂ε̂/∂x - σd),     p(x_{T-1}) = N(0, I)
 
-    It runs from x = √ᾱ_0·x_0 at t = 0 to T-1, and √ᾱ_0^d turns the density of x into that of x_0. Steps are chosen for
-    the sample in the batch that needs the smallest: others' results differ with the batch, by less than the tolerance.
+    The flow goes from x = √ᾱ_0·x_0 at t = 0 to T-1; √ᾱ_0^d converts the density of x into that of x_0. The step
+    size is that of the sample that needs the smallest, so results depend on the batch, by less than the tolerance.
 
     Args:
-      schedule: that the network was trained on, not one respaced from it; ᾱ_{T-1} > 0.
-      predict: as `sample` takes it; it is asked at fractional t, in the dtype of x0.
-      x0: `[B, …]`, 8-bit images in [-1, 1]; without `dequantize` anything.
-      key: typed keys `[B]`, or one key; None where nothing is drawn.
-      probes: how many vectors v estimate the trace as the mean of v·∂ε̂/∂x·v (Hutchinson); None: the trace itself, at
-        d network Jacobian products a call.
-      distribution: of v's elements: "rademacher" (±1) or "gaussian".
-      dequantize: adds U(-1/255, 1/255): the expectation is then a bound on the code length of 8-bit images.
-      rtol, atol: of a step, by the root mean square of x and by log p over d. With 1e-5 steps are so long that their
-        own errors are underrated (2e-4 bits/dim for Gaussian data).
-      max_steps: of the solver.
+      schedule: the schedule that the network was trained on, not one respaced from it; ᾱ_{T-1} > 0.
+      predict: as in `sample`; it is called with fractional t, in the dtype of x0.
+      x0: `[B, …]`, 8-bit images in [-1, 1]; without `dequantize`, any values.
+      key: typed keys `[B]`, or one key; None if nothing is sampled.
+      probes: the number of vectors v that estimate the trace as the mean of v·∂ε̂/∂x·v (Hutchinson); None computes the
+        trace itself, with d Jacobian products for each call.
+      distribution: the distribution of v's elements, "rademacher" (±1) or "gaussian".
+      dequantize: whether to add U(-1/255, 1/255); the expectation is then a bound on the code length of 8-bit images.
+      rtol, atol: the tolerances of a step, for the root mean square of x and for log p over d. With 1e-5, steps are so
+        long that their errors are underestimated (2e-4 bits/dim for Gaussian data).
+      max_steps: the largest number of solver steps.
 
     Raises:
-      ValueError: ᾱ_{T-1} = 0, T = 1, probes < 1, another distribution, no key where it is needed, or more steps than
-        allowed.
+      ValueError: ᾱ_{T-1} = 0, T = 1, probes < 1, an unknown distribution, no key where one is needed, or more
+        than `max_steps` steps.
       ImportError: diffrax is not installed.
     """
     if schedule.alpha_bars[-1] == 0.0 or schedule.num_timesteps < 2:
@@ -76,26 +76,28 @@ def exact(
             f"{schedule}: the flow needs two timesteps, and alpha_bar > 0 at the last (schedules.respace can drop it)"
         )
     if probes is not None and probes < 1:
-        raise ValueError(f"probes={probes} must be ≥ 1, or None for the trace itself")
+        raise ValueError(f"probes={probes} must be ≥ 1, or None for the exact trace")
     if distribution not in PROBES:
         raise ValueError(f"distribution={distribution!r} is not one of {', '.join(map(repr, PROBES))}")
     if key is None and (dequantize or probes is not None):
-        raise ValueError("dequantize and probes draw noise: pass key, one typed key or one for each sample")
+        raise ValueError("dequantize and probes sample noise: pass key, one typed key or one for each sample")
     _diffrax()
     x0, predict = checked(predict, x0)
     shape, d = x0.shape[1:], math.prod(x0.shape[1:])
     keys = None if key is None else keys_of(key, len(x0))
     if dequantize:
-        x0 = x0 + _drawn(keys, 0, shape, x0.dtype, "uniform")
+        x0 = x0 + _sample(keys, 0, shape, x0.dtype, "uniform")
     if probes is None:
         vectors, weight = jnp.eye(d, dtype=x0.dtype).reshape(d, 1, *shape), 1.0 / d
     else:
-        vectors = jnp.stack([_drawn(keys, 1 + k, shape, x0.dtype, distribution) for k in range(probes)])
+        vectors = jnp.stack([_sample(keys, 1 + k, shape, x0.dtype, distribution) for k in range(probes)])
         weight = 1.0 / (d * probes)
     x = schedule.sqrt_alpha_bars[0].astype(x0.dtype) * x0
     latent, change, done, num_steps = _flow(predict, x, vectors, weight, -schedule.log_snr, rtol, atol, max_steps)
     if not done:
-        raise ValueError(f"max_steps={max_steps} do not reach the last timestep: allow more, or a larger rtol and atol")
+        raise ValueError(
+            f"max_steps={max_steps} is too small to reach the last timestep: allow more, or a larger rtol and atol"
+        )
     axes = tuple(range(1, x0.ndim))
     prior = -0.5 * (jnp.mean(latent**2, axes) + math.log(2.0 * math.pi))
     log_prob = prior + change + 0.5 * float(np.log(schedule.alpha_bars[0]))
@@ -105,7 +107,7 @@ def exact(
 
 @partial(jax.jit, static_argnames="max_steps")
 def _flow(predict, x, vectors, weight, knots, rtol, atol, max_steps):
-    """(x_{T-1}, ∫ div/d dτ `[B]`, whether it got there, solver steps), τ going through `knots` `[T]`."""
+    """Returns (x_{T-1}, ∫ div/d dτ `[B]`, success, solver steps); `knots` `[T]` are the values of τ at whole t."""
     diffrax = _diffrax()
     knots = knots.astype(x.dtype)
     axes = tuple(range(1, x.ndim))
@@ -141,26 +143,24 @@ def _flow(predict, x, vectors, weight, knots, rtol, atol, max_steps):
     return latent, change, solution.result == diffrax.RESULTS.successful, solution.stats["num_steps"]
 
 
-def _drawn(keys, number, shape, dtype, distribution):
-    """`[B, *shape]`: sample n draws from `fold_in(keys[n], number)`."""
-    draw = {
+def _sample(keys, number, shape, dtype, distribution):
+    """Returns `[B, *shape]`; sample n uses `fold_in(keys[n], number)`."""
+    sample = {
         "uniform": partial(jax.random.uniform, minval=-HALF_BIN, maxval=HALF_BIN),
         "rademacher": jax.random.rademacher,
         "gaussian": jax.random.normal,
     }[distribution]
-    return jax.vmap(lambda key: draw(jax.random.fold_in(key, number), shape, dtype))(keys)
+    return jax.vmap(lambda key: sample(jax.random.fold_in(key, number), shape, dtype))(keys)
 
 
 def _eps(predict, x, t):
-    answer = predict(x, t)
-    eps = answer.eps if isinstance(answer, Prediction) else answer
-    if jnp.shape(eps) != x.shape:
-        raise ValueError(f"predict returned shape {jnp.shape(eps)} for x of shape {x.shape}: they must be equal")
-    return jnp.asarray(eps, x.dtype)
+    output = predict(x, t)
+    eps = output.eps if isinstance(output, Prediction) else output
+    return jnp.asarray(same_shape(eps, x), x.dtype)
 
 
 def _worst(error):
-    """The error of the sample that is furthest off, of (x, log p over d)."""
+    """Returns the largest error of a sample, given the errors of (x, log p over d)."""
     x, change = error
     rms = jnp.sqrt(jnp.mean(x**2, axis=tuple(range(1, x.ndim))))
     return jnp.max(jnp.maximum(rms, jnp.abs(change)))

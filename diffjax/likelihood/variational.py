@@ -1,4 +1,4 @@
-"""The variational bound of DDPM, and its parts: KL divergences of Gaussians and the discretised decoder."""
+"""The variational bound of DDPM and its parts: the KL divergence of Gaussians and the discretised decoder."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from diffjax import process
 from diffjax.noise import keys_of, sample_noise
-from diffjax.sampling import Clip, Predict, Prediction, as_clip, as_pytree, ask
+from diffjax.prediction import Predict, Prediction, as_predict
+from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.schedules import NoiseSchedule
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
@@ -19,21 +20,21 @@ VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 HALF_BIN = 1.0 / 255.0
 """Half the width of one 8-bit bin in [-1, 1]."""
 _EDGE = 0.999
-# What stands in where a bin's probability rounds to 0.
 _LEAST = 1e-37
+"""The probability that replaces one which rounds to 0."""
 
 
 def normal_kl(mean_1: jax.Array, log_var_1: jax.Array, mean_2: jax.Array, log_var_2: jax.Array) -> jax.Array:
-    """KL(N(μ₁, σ₁²) ‖ N(μ₂, σ₂²)) = ½(log σ₂² - log σ₁² + σ₁²/σ₂² - 1 + (μ₁-μ₂)²/σ₂²), in nats. All broadcast."""
+    """Returns KL(N(μ₁, σ₁²) ‖ N(μ₂, σ₂²)) = ½(log σ₂² - log σ₁² + σ₁²/σ₂² - 1 + (μ₁-μ₂)²/σ₂²) in nats, broadcast."""
     log_ratio = log_var_1 - log_var_2
     return 0.5 * (jnp.expm1(log_ratio) - log_ratio + (mean_1 - mean_2) ** 2 * jnp.exp(-log_var_2))
 
 
 def discretized_gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """log P(x) in nats for 8-bit images in [-1, 1]: the mass of N(μ, σ²) within 1/255 of x (DDPM Eq. 13).
+    """Returns log P(x) in nats for 8-bit images in [-1, 1]: the mass of N(μ, σ²) within 1/255 of x (DDPM Eq. 13).
 
-    The bins at -1 and 1 reach to ∓∞, so the 256 of them hold a mass of 1. Φ itself is used, in logarithms (public code
-    has a tanh in its place, and a floor of 10⁻¹² under the mass).
+    The bins at -1 and 1 extend to ∓∞, so the mass of all 256 bins is 1. Φ is computed exactly, as a logarithm (public
+    code approximates it by a tanh, and bounds the mass below by 10⁻¹²).
 
     Args:
       x: one of k/127.5 - 1, k = 0 … 255.
@@ -41,7 +42,7 @@ def discretized_gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Ar
     """
     scale = jnp.exp(-0.5 * log_var)
     centred = x - mean
-    # A bin right of the mean is mirrored: the left tail alone keeps its digits.
+    # A bin right of the mean is mirrored, because only the left tail is precise.
     sign = jnp.where(centred > 0, -1.0, 1.0)
     upper = log_ndtr((sign * centred + HALF_BIN) * scale)
     lower = log_ndtr((sign * centred - HALF_BIN) * scale)
@@ -54,11 +55,11 @@ def discretized_gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Ar
 def bound_term(
     schedule: NoiseSchedule, x0: jax.Array, x_t: jax.Array, t: jax.Array, mean: jax.Array, log_var: jax.Array
 ) -> jax.Array:
-    """L_t of the bound on -log p(x_0) in bits/dim, the mean over each example's elements: `[B]` (DDPM Eq. 5).
+    """Returns L_t of the bound on -log p(x_0) in bits/dim, the mean over each example's elements: `[B]` (DDPM Eq. 5).
 
         t > 0: KL(q(x_{t-1} | x_t, x_0) ‖ N(μ, σ²))        t = 0: -log P(x_0), discretised
 
-    The bound itself is Σ_t L_t and the (tiny) KL of q(x_T | x_0) from N(0, I).
+    The bound itself is Σ_t L_t plus the (tiny) KL of q(x_T | x_0) from N(0, I).
 
     Args:
       x0, x_t: `[B, …]`, x0 an 8-bit image in [-1, 1]; t: `int[B]` in 0 … T-1.
@@ -67,7 +68,7 @@ def bound_term(
     true_mean, _, true_log_var = process.q_posterior(schedule, x0, x_t, t)
     kl = normal_kl(true_mean, true_log_var, mean, log_var)
     first = (t == 0).reshape(-1, *(1,) * (x0.ndim - 1))
-    # Elsewhere the decoder would be asked far out in a tail, where its gradient overflows.
+    # At t > 0 the decoder would be evaluated far out in a tail, where its gradient overflows.
     decoder = -discretized_gaussian_log_prob(x0, jnp.where(first, mean, x0), jnp.where(first, log_var, 0.0))
     return jnp.mean(jnp.where(first, decoder, kl), axis=range(1, x0.ndim)) / math.log(2.0)
 
@@ -82,13 +83,13 @@ class Bound(NamedTuple):
     terms: jax.Array
     """`[T, B]`: at t > 0 the KL of step t → t-1, at t = 0 the decoder's -log P(x_0) (the paper's L_t and L_0)."""
     eps_mse: jax.Array
-    """`[T, B]`: the squared error of ε̂ as the network gives it."""
+    """`[T, B]`: the squared error of the network's ε̂."""
     x0_mse: jax.Array
-    """`[T, B]`: that of x̂0, clipped as asked."""
+    """`[T, B]`: the squared error of x̂0 after `clip`."""
 
 
 class _Rows(NamedTuple):
-    """What the bound reads of a schedule, `[T]`."""
+    """The tables of a schedule that the bound needs, `[T]`."""
 
     t: ArrayLike
     signal: ArrayLike
@@ -109,36 +110,38 @@ def bound(
     variance: str = "fixed_small",
     clip: Clip = None,
 ) -> Bound:
-    """The variational bound on the code length of 8-bit images (DDPM Eq. 5), one draw of x_t at each t.
+    """Computes the variational bound on the code length of 8-bit images (DDPM Eq. 5), with one sample of x_t at each t.
 
         L_T + Σ_{t=1}^{T-1} KL(q(x_{t-1} | x_t, x_0) ‖ N(μ(x_t, x̂0), σ_t²)) - log P(x_0 | x_1)
 
-    One scan, one network call a timestep; other parameters compile nothing. The noise at t of sample n comes from
-    `fold_in(key_n, t)`, so its bound is the same in any batch. A shorter chain is that of `schedules.respace`.
+    Runs one scan with one network call per timestep; new parameters cause no recompilation. The noise of sample n at t
+    has the key `fold_in(key_n, t)`, so its bound is the same in any batch. For a shorter chain use `schedules.respace`.
 
     Args:
-      predict: as `sample` takes it.
+      schedule: the noise schedule.
+      predict: as in `sample`.
       x0: `[B, …]`, 8-bit images in [-1, 1].
       key: typed keys `[B]`, or one key.
-      variance: of p(x_{t-1} | x_t), as in `samplers.ddpm`: "fixed_small" β̃, "fixed_large" β, "learned_range" between
-        them, or "learned". At t = 0 β̃ of t = 1 stands in for both fixed ones, and for the range's lower end.
-      clip: of x̂0, as in `sample`; published bounds of DDPM have 1.
+      variance: the variance of p(x_{t-1} | x_t), as in `samplers.ddpm`: "fixed_small" β̃, "fixed_large" β,
+        "learned_range" between them, or "learned". At t = 0 β̃ of t = 1 replaces both fixed variances, and the range's
+        lower end.
+      clip: the transform of x̂0, as in `sample`; published bounds of DDPM use 1.
 
     Raises:
-      ValueError: another variance, one that the network does not give, an ε-network where ᾱ = 0, keys that `sample`
-        refuses.
+      ValueError: an unknown variance, a variance that the network does not predict, an ε-network at ᾱ = 0, or keys that
+        are invalid for `sample`.
     """
     if variance not in VARIANCES:
         raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
     x0, predict = checked(predict, x0)
-    answer = jax.eval_shape(predict, x0, jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32))
-    gives = isinstance(answer, Prediction)
-    if variance.startswith("learned") and not (gives and answer.log_var_frac is not None):
-        raise ValueError(f"variance={variance!r}: predict must return a Prediction with log_var_frac")
-    if schedule.alpha_bars[-1] == 0.0 and not gives:
+    output = jax.eval_shape(predict, x0, jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32))
+    is_prediction = isinstance(output, Prediction)
+    if variance.startswith("learned") and not (is_prediction and output.log_var_frac is not None):
+        raise ValueError(f"variance={variance!r} needs a predict that returns a Prediction with log_var_frac")
+    if schedule.alpha_bars[-1] == 0.0 and not is_prediction:
         raise ValueError(
-            "alpha_bar ends at 0, from where eps says nothing of x0: predict must return a Prediction "
-            "(guidance.from_v, from_x0)"
+            "alpha_bar ends at 0, where eps does not determine x0: predict must return a Prediction "
+            "(parameterization.from_v, from_x0)"
         )
     small, large = schedule.posterior_log_variance, np.log(schedule.betas)
     low, high = {
@@ -168,16 +171,16 @@ def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: 
         row = row._replace(**{name: column.astype(x0.dtype) for name, column in row._asdict().items() if name != "t"})
         noise = sample_noise(keys, row.t, x0.shape[1:], x0.dtype)
         x_t = row.signal * x0 + row.noise * noise
-        answer = ask(predict, x_t, jnp.full(len(x0), row.t), row.signal, row.noise, clip)
-        frac = 0.0 if answer.log_var_frac is None else answer.log_var_frac
+        output = network_call(predict, x_t, jnp.full(len(x0), row.t), row.signal, row.noise, clip)
+        frac = 0.0 if output.log_var_frac is None else output.log_var_frac
         log_var = row.low + frac * (row.high - row.low)
-        true_mean, mean = (row.coef_x0 * start + row.coef_xt * x_t for start in (x0, answer.x0))
+        true_mean, mean = (row.coef_x0 * start + row.coef_xt * x_t for start in (x0, output.x0))
         nats = jax.lax.cond(
             row.t == 0,
             lambda: -discretized_gaussian_log_prob(x0, mean, log_var),
             lambda: normal_kl(true_mean, row.true_log_var, mean, log_var),
         )
-        errors = (jnp.mean(error**2, axes) for error in (answer.eps - noise, answer.x0 - x0))
+        errors = (jnp.mean(error**2, axes) for error in (output.eps - noise, output.x0 - x0))
         return carry, (jnp.mean(nats, axes) / math.log(2.0), *errors)
 
     _, (terms, eps_mse, x0_mse) = jax.lax.scan(body, None, rows, reverse=True)
@@ -187,12 +190,12 @@ def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: 
 
 
 def checked(predict: Predict, x0: jax.Array) -> tuple[jax.Array, Predict]:
-    """(x0 as float32 or wider, predict as a pytree).
+    """Returns (x0 as float32 or wider, predict as a pytree).
 
     Raises:
-      ValueError: x0 is no float array `[B, …]`.
+      ValueError: x0 is not a float array `[B, …]`, or predict is not callable.
     """
     x0 = jnp.asarray(x0)
     if x0.ndim < 2 or not jnp.issubdtype(x0.dtype, jnp.floating):
         raise ValueError(f"x0 must be a float array [B, …]; it has shape {x0.shape} and dtype {x0.dtype}")
-    return x0.astype(jnp.promote_types(x0.dtype, jnp.float32)), as_pytree(predict)
+    return x0.astype(jnp.promote_types(x0.dtype, jnp.float32)), as_predict(predict)

@@ -1,7 +1,19 @@
-"""Networks, in Flax Linen: `init` and `apply` are pure functions."""
+"""Networks in Flax Linen: `init` and `apply` are pure functions; a config names a network by its name in `NETWORKS`."""
 
 from diffjax.models.apply import predictor
+from diffjax.models.base import NETWORKS, Network, count_params, init_params, num_classes
+from diffjax.models.dit import DiT
 from diffjax.models.layers import NO_LABEL
 from diffjax.models.unet import UNet
 
-__all__ = ["NO_LABEL", "UNet", "predictor"]
+__all__ = [
+    "NETWORKS",
+    "NO_LABEL",
+    "DiT",
+    "Network",
+    "UNet",
+    "count_params",
+    "init_params",
+    "num_classes",
+    "predictor",
+]

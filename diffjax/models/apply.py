@@ -1,24 +1,28 @@
-"""From a module and its parameters to a `predict` function."""
+"""Turns a network and its parameters into a `predict` function."""
 
 import dataclasses
 
 import jax
-from flax import linen as nn
+
+from diffjax.models.base import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class _Apply:
-    """`model.apply` that compares equal for equal models, so that a rebuilt model compiles nothing anew."""
+    """Calls `network.apply`; equal networks give equal objects, so a network that is built again is not recompiled."""
 
-    model: nn.Module
+    network: Network
 
     def __call__(self, params, x, t, **condition):
-        return self.model.apply({"params": params}, x, t, **condition)
+        return self.network.apply({"params": params}, x, t, **condition)
 
 
-def predictor(model: nn.Module, params, **condition: jax.Array) -> jax.tree_util.Partial:
-    """`predict(x, t)` of a model: a pytree whose leaves are the parameters, for `diffjax.sample`.
+def predictor(network: Network, params, **condition: jax.Array) -> jax.tree_util.Partial:
+    """Returns `predict(x, t)` for `diffjax.sample`: a pytree whose leaves are the parameters and the condition.
 
-    A `condition` (`label=`, `image=`), if there is one, is a leaf too: one row for each image of x.
+    Args:
+      network: a Linen module that follows the protocol `Network`.
+      params: its parameters.
+      condition: `label=` or `image=`, one row for each image of x.
     """
-    return jax.tree_util.Partial(_Apply(model), params, **condition)
+    return jax.tree_util.Partial(_Apply(network), params, **condition)

@@ -1,77 +1,108 @@
-"""One UNet for the family of DDPM (Ho et al. 2020, App. B): which member it is, its fields say.
+"""One UNet for the networks that follow DDPM (Ho et al. 2020, App. B); its fields select the variant.
 
 - DDPM, and its ports (pesser, ermongroup, diffusers' google/ddpm-*): the defaults.
 - OpenAI's improved and guided diffusion: `norm_eps=1e-5, downsample_padding=(1, 1), time_embedding="cos_sin",
-  freq_shift=0`, and as each network has them `scale_shift`, `num_heads` or `head_channels`, `resblock_updown`,
-  `num_classes`, `attention_levels`, `out_channels=6` (learned variance).
+  freq_shift=0`, and, depending on the network, `use_scale_shift_norm`, `num_heads` or `num_head_channels`,
+  `resblock_updown`, `num_classes`, `attention_levels`, `out_channels=6` (learned variance).
 - abarankab/DDPM: `norm_eps=1e-5, downsample_padding=(1, 1), freq_shift=0, attention_levels=(1,)`, and for classes
   `num_classes=10, class_embedding="block"`.
 - SR3 (Janspiry): `norm_eps=1e-5, downsample_padding=(1, 1), freq_shift=0, activate_embedding=False, qkv_bias=False,
-  time_channels=(C, 4 * C, C)`, √ᾱ as `t` and a condition `image`.
+  time_channels=(C, 4 * C, C)`, called with √ᾱ as `t` and with a condition `image`.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from diffjax.models import embeddings, layers
+from diffjax.models import checks, embeddings, layers
+from diffjax.models.base import NETWORKS, short_repr
+
+_WIDTH = {"low": 1, "high": checks.LARGEST_WIDTH}
+_RANGES = {
+    "base_channels": _WIDTH,
+    "channel_mults": {"low": 1, "high": 1024, "length": (1, 16)},
+    "num_res_blocks": {"low": 1, "high": 100},
+    "attention_resolutions": _WIDTH,
+    "dropout": {"low": 0.0, "below": 1.0},
+    "num_groups": _WIDTH,
+    "out_channels": _WIDTH,
+    "num_heads": _WIDTH,
+    "num_head_channels": _WIDTH,
+    "norm_eps": checks.EPSILON,
+    "freq_shift": {"choices": (0, 1)},
+    "time_channels": _WIDTH,
+    "num_classes": {"low": 1, "high": 10**6},
+}
 
 
+@NETWORKS.register(name="unet")
 class UNet(nn.Module):
-    """Predicts ε from x_t and t. With no arguments, DDPM's CIFAR-10 network: 35,746,307 parameters.
+    """The UNet of DDPM and its successors. With the defaults, DDPM's CIFAR-10 network: 35,746,307 parameters.
 
-    Level i works at 1/2^i of the input's size with `channels * multipliers[i]` channels, in `num_res_blocks` blocks on
-    the way down and one more on the way up. Images may be of any size: an odd one is halved to its ceiling and doubled
-    back to what it was, and nothing is put around the image but the zeros of each convolution.
+    Level i works at 1/2^i of the input's size with `base_channels * channel_mults[i]` channels, in `num_res_blocks`
+    blocks on the way down and one more on the way up. Images may be of any size: an odd height or width is halved and
+    rounded up, and doubled back to its former value; the only padding is the zeros of each convolution.
+
+    Attributes:
+      base_channels: The number of channels that channel_mults multiplies, 1 … 65536.
+      channel_mults: The factor of each level's channels, whole numbers ≥ 1; there are as many levels as factors.
+      num_res_blocks: The number of residual blocks per level on the way down, 1 … 100; the way up has one more.
+      attention_resolutions: The heights at which attention follows each block; must be heights of levels at init.
+      dropout: The probability that dropout zeroes a value inside a residual block, within [0, 1).
+      num_groups: The number of groups of each group normalisation; must divide the channels of every level.
+      out_channels: The channels of the output, or None for as many as x has.
+      dtype: The type of the arithmetic; parameters, normalisation and softmax are float32 or wider.
+      attention_levels: The levels with attention (0 is full resolution), or None to use attention_resolutions.
+      middle_attention: Whether there is attention between the two middle blocks.
+      num_heads: The number of heads of each attention, ≥ 1; must divide its channels.
+      num_head_channels: The number of channels of each attention head, ≥ 1, or None to use num_heads.
+      qkv_bias: Whether the query, key and value projections have a bias.
+      norm_eps: The number added to the variance in each group normalisation, within [1e-12, 1).
+      time_embedding: The order of the time embedding's sines and cosines, "sin_cos" or "cos_sin".
+      freq_shift: 1 if the time embedding's frequencies fall from 1 to 10⁻⁴, 0 if they end one step before it.
+      time_channels: The widths of the sinusoidal embedding and of the two linear maps after it, or None for 1, 4 and 4
+        times base_channels; the first must be even and > 2 * freq_shift.
+      activate_embedding: Whether each block applies swish to the time embedding before it projects it.
+      use_scale_shift_norm: Whether the time embedding scales and shifts the result of each block's second norm.
+      num_classes: The number of classes, ≥ 1, or None for an unconditional network.
+      class_embedding: Where a class's vector is added, to the time embedding ("time") or in each block ("block").
+      downsample_padding: The zeros before and after the image where a convolution halves it, (0, 1) or (1, 1).
+      resblock_updown: Whether residual blocks change the resolution instead of convolutions.
+      remat: Whether the backward pass recomputes each block, which takes less memory and more time.
     """
 
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    base_channels: int = 128
+    channel_mults: tuple[int, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
-    """Blocks at these heights are followed by attention."""
     dropout: float = 0.1
-    groups: int = 32
-    """Of every normalisation."""
+    num_groups: int = 32
     out_channels: int | None = None
-    """None: as many as x has."""
     dtype: Any = jnp.float32
-    """Of the arithmetic; parameters, normalisation and softmax are float32 or wider."""
 
     attention_levels: tuple[int, ...] | None = None
-    """In place of `attention_resolutions`, the levels, counted from 0: the same network for images of any size."""
     middle_attention: bool = True
     num_heads: int = 1
-    head_channels: int | None = None
-    """In place of `num_heads`, the channels of each."""
+    num_head_channels: int | None = None
     qkv_bias: bool = True
     norm_eps: float = 1e-6
 
-    time_embedding: str = "sin_cos"
-    """Which waves come first; or "cos_sin"."""
+    time_embedding: Literal["sin_cos", "cos_sin"] = "sin_cos"
     freq_shift: int = 1
-    """1: the waves' frequencies fall from 1 to 10⁻⁴; 0: they stop one short of it."""
     time_channels: tuple[int, int, int] | None = None
-    """Of the waves and the two linear maps after them; None: 1, 4 and 4 times `channels`."""
     activate_embedding: bool = True
-    """Whether each block applies swish to the embedding before projecting it."""
-    scale_shift: bool = False
-    """Whether the embedding scales and shifts what each block's second norm gives, or else is added in front of it."""
+    use_scale_shift_norm: bool = False
     num_classes: int | None = None
-    """None: unconditional."""
-    class_embedding: str = "time"
-    """Where a class's vector is added: to the embedded time, or in each "block"."""
+    class_embedding: Literal["time", "block"] = "time"
 
     downsample_padding: tuple[int, int] = (0, 1)
-    """Zeros before and after, in height and in width, where a convolution halves them; or (1, 1)."""
     resblock_updown: bool = False
-    """Whether residual blocks halve and double the size, or else convolutions."""
     remat: bool = False
-    """Whether gradients compute the inside of each block anew: less memory, more time."""
+
+    __repr__ = short_repr
 
     @nn.compact
     def __call__(
@@ -83,27 +114,33 @@ class UNet(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """ε̂ `[B, H, W, out_channels]` (float32 or wider) of x_t `[B, H, W, C]` and t `[B]`, int or float.
+        """Predicts ε (or another target, and a variance) from x_t and t.
 
-        `label` is int `[B]`, each 0 … `num_classes` - 1, or `NO_LABEL` = -1 for an image of no class (one that is
-        neither gives NaN where tracing hides its value).
-        `image` `[B, H, W, Ci]` is a condition, joined to x's channels after them; give one to `init` and the network
-        has it. In training, pass `rngs={"dropout": key}` to `apply`.
+        Args:
+          x: x_t, `[B, H, W, C]`.
+          t: timesteps or noise levels, `[B]`, int or float.
+          label: int `[B]`, each within 0 … num_classes - 1, or `NO_LABEL` = -1 for no class. Where tracing hides the
+            values, a label outside this range gives NaN.
+          image: a condition image, `[B, H, W, Ci]`, whose channels are appended to those of x; pass one to `init` to
+            get a network that takes it.
+          train: whether dropout is applied; then pass `rngs={"dropout": key}` to `apply`.
+
+        Returns:
+          `[B, H, W, out_channels]` in float32 or wider.
 
         Raises:
-          ValueError: a field that cannot be; a label or an image that is missing, uncalled for, or of the wrong shape
-            or range.
+          ValueError: an invalid field; a label or an image that is missing, superfluous, or of a wrong shape or range.
         """
         self._check(x, t, label, image)
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        norm = partial(layers.GroupNorm, groups=self.groups, epsilon=self.norm_eps, dtype=self.dtype)
+        norm = partial(layers.GroupNorm, num_groups=self.num_groups, epsilon=self.norm_eps, dtype=self.dtype)
         remat = nn.remat if self.remat else lambda layer: layer
         res_block = partial(
             remat(layers.ResBlock),
             norm=norm,
             dropout=self.dropout if train else 0.0,
             dtype=self.dtype,
-            scale_shift=self.scale_shift,
+            use_scale_shift_norm=self.use_scale_shift_norm,
             activate_embedding=self.activate_embedding,
             class_bias=self.num_classes if self.class_embedding == "block" else None,
         )
@@ -112,12 +149,12 @@ class UNet(nn.Module):
             norm=norm,
             dtype=self.dtype,
             num_heads=self.num_heads,
-            head_channels=self.head_channels,
+            num_head_channels=self.num_head_channels,
             qkv_bias=self.qkv_bias,
         )
 
         def block(h, level, name):
-            h = res_block(self.channels * self.multipliers[level], name=name)(h, emb, label)
+            h = res_block(self.base_channels * self.channel_mults[level], name=name)(h, emb, label)
             by_level = self.attention_levels is not None
             attend = level in self.attention_levels if by_level else h.shape[1] in self.attention_resolutions
             return attention(name=f"{name}_attention")(h) if attend else h
@@ -135,9 +172,9 @@ class UNet(nn.Module):
         emb = self._embed(t, label, wide)
 
         h = x if image is None else jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
-        h = layers.conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h.astype(self.dtype))
+        h = layers.conv3x3(self.base_channels, dtype=self.dtype, name="conv_in")(h.astype(self.dtype))
         skips = [h]
-        last = len(self.multipliers) - 1
+        last = len(self.channel_mults) - 1
         for level in range(last + 1):
             for i in range(self.num_res_blocks):
                 h = block(h, level, f"down_{level}_{i}")
@@ -162,8 +199,8 @@ class UNet(nn.Module):
         return layers.conv3x3(out_channels, dtype=self.dtype, init_scale=0.0, name="conv_out")(h).astype(wide)
 
     def _embed(self, t: jax.Array, label: jax.Array | None, wide: Any) -> jax.Array:
-        """t `[B]`, and the label `[B]` where that is its place → `[B, E]`."""
-        waves, hidden, out = self.time_channels or (self.channels, 4 * self.channels, 4 * self.channels)
+        """Embeds t `[B]`, and the label `[B]` if `class_embedding` is "time", as `[B, E]`."""
+        waves, hidden, out = self.time_channels or (self.base_channels, 4 * self.base_channels, 4 * self.base_channels)
         emb = embeddings.sinusoidal(t, waves, wide, order=self.time_embedding, freq_shift=self.freq_shift)
         emb = layers.dense(hidden, dtype=self.dtype, name="time_1")(emb.astype(self.dtype))
         emb = layers.dense(out, dtype=self.dtype, name="time_2")(nn.swish(emb))
@@ -172,46 +209,35 @@ class UNet(nn.Module):
         return emb
 
     def _check(self, x: jax.Array, t: jax.Array, label: jax.Array | None, image: jax.Array | None) -> None:
-        _check_choice("class_embedding", self.class_embedding, ("time", "block"))
-        _check_choice("time_embedding", self.time_embedding, embeddings.ORDERS)
-        _check_choice("downsample_padding", self.downsample_padding, ((0, 1), (1, 1)))
-        for level in self.attention_levels or ():
-            _check_choice("attention_levels", level, tuple(range(len(self.multipliers))))
-        if self.time_channels is not None and len(self.time_channels) != 3:
-            raise ValueError(f"time_channels={self.time_channels} must be three numbers (config.model.time_channels)")
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"t has the shape {t.shape}; it must be {x.shape[:1]}, one for each image of x")
-        _check_label(label, self.num_classes, x.shape[0])
-        if image is not None and image.shape[:-1] != x.shape[:-1]:
+        """Checks the fields and the inputs: first each field's range, then how they fit each other and x."""
+        checks.check_fields(self, _RANGES)
+        widest = self.base_channels * max(self.channel_mults)
+        if widest > checks.LARGEST_WIDTH:
             raise ValueError(
-                f"image has the shape {image.shape}; all but its channels must be as in x, whose shape is {x.shape}"
+                f"channel_mults={self.channel_mults} must leave at most {checks.LARGEST_WIDTH} channels, but "
+                f"base_channels={self.base_channels} makes {widest}"
             )
-        if self.has_variable("params", "conv_in"):
-            known = self.get_variable("params", "conv_in")["kernel"].shape[2]
-            given = {"x": x.shape[-1], "image": 0 if image is None else image.shape[-1]}
-            if sum(given.values()) != known:
+        if self.base_channels % self.num_groups:
+            raise ValueError(f"num_groups={self.num_groups} must divide base_channels={self.base_channels}")
+        name, waves = "base_channels", self.base_channels
+        if self.time_channels is not None:
+            name, waves = "time_channels", self.time_channels[0]
+        if waves % 2 or waves <= 2 * self.freq_shift:
+            raise ValueError(
+                f"{name}={getattr(self, name)} must begin the time embedding with an even width > {2 * self.freq_shift}"
+            )
+        if self.downsample_padding not in ((0, 1), (1, 1)):
+            raise ValueError(f"downsample_padding={self.downsample_padding} must be (0, 1) or (1, 1)")
+        last = len(self.channel_mults) - 1
+        if any(not 0 <= level <= last for level in self.attention_levels or ()):
+            raise ValueError(f"attention_levels={self.attention_levels} must be levels within 0 … {last}")
+        checks.check_inputs(x, t, label, image, self.num_classes)
+        checks.check_channels(self, "conv_in", x, image)
+        # Once there are parameters, the network also runs on images of other sizes than it was trained on.
+        if self.attention_levels is None and self.is_initializing():
+            heights = [-(-x.shape[1] >> level) for level in range(last + 1)]
+            if not set(self.attention_resolutions) <= set(heights):
                 raise ValueError(
-                    f"x has {given['x']} and image {given['image']} channels, but the parameters are for {known} in all"
+                    f"attention_resolutions={self.attention_resolutions} must be heights of levels, which are "
+                    f"{', '.join(map(str, heights))} for images of height {x.shape[1]}"
                 )
-
-
-def _check_choice(field: str, value: Any, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(repr, allowed))} (config.model.{field})")
-
-
-def _check_label(label: jax.Array | None, num_classes: int | None, batch: int) -> None:
-    if num_classes is None:
-        if label is not None:
-            raise ValueError("a label was given, but this network has no classes (config.model.num_classes is None)")
-        return
-    if label is None:
-        raise ValueError(f"no label was given, but this network has {num_classes} classes (config.model.num_classes)")
-    if label.shape != (batch,) or not jnp.issubdtype(label.dtype, jnp.integer):
-        raise ValueError(f"label is {label.dtype}{list(label.shape)}; it must be int[{batch}], one for each image of x")
-    if not isinstance(label, jax.core.Tracer):
-        known = np.asarray(label)
-        if (wrong := known[(known < layers.NO_LABEL) | (known >= num_classes)]).size:
-            raise ValueError(
-                f"label {wrong[0]} is not within 0 … {num_classes - 1}, nor -1 for none (config.model.num_classes)"
-            )

@@ -1,6 +1,6 @@
-"""Reports: what there is of a training run, or of a sweep, on one HTML page that needs nothing else."""
+"""Reports: a training run, or a sweep, on one HTML page that needs no other file."""
 
 from diffjax.report.sweeps import of_sweep
-from diffjax.report.workdirs import of_workdir
+from diffjax.report.workdirs import of_run
 
-__all__ = ["of_sweep", "of_workdir"]
+__all__ = ["of_run", "of_sweep"]

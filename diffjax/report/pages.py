@@ -1,4 +1,4 @@
-"""One self-contained HTML page: pictures are in it as data, every text is escaped, nothing is fetched, no script."""
+"""One self-contained HTML page: pictures are in it as data, every text is escaped, and it has no script or link."""
 
 import base64
 import html
@@ -45,14 +45,14 @@ $body
 
 
 class Section(NamedTuple):
-    """A heading, and below it blocks of HTML, as the functions here make them."""
+    """A heading, and blocks of HTML below it, as the functions of this module return them."""
 
     title: str
     blocks: Sequence[str]
 
 
 def page(title: str, lead: Iterable[str], sections: Iterable[Section]) -> str:
-    """The page: title, `lead` blocks, sections; one without blocks is left out."""
+    """Returns the page: the title, the `lead` blocks, and the sections that have blocks."""
     parts = [f"<h1>{_text(title)}</h1>", *lead]
     for section in sections:
         if section.blocks:
@@ -61,32 +61,32 @@ def page(title: str, lead: Iterable[str], sections: Iterable[Section]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """A paragraph."""
+    """Returns a paragraph."""
     return f"<p>{_text(text)}</p>"
 
 
 def heading(text: str) -> str:
-    """A heading within a section."""
+    """Returns a heading within a section."""
     return f"<h3>{_text(text)}</h3>"
 
 
 def note(text: str) -> str:
-    """A paragraph in small print: what a section lacks, or how it was made."""
+    """Returns a paragraph in small print."""
     return f'<p class="note">{_text(text)}</p>'
 
 
 def code(text: str) -> str:
-    """A command, or a file."""
+    """Returns text as it is: a command, or a file."""
     return f"<pre>{_text(text)}</pre>"
 
 
 def folded(summary: str, *blocks: str) -> str:
-    """Blocks that show on a click."""
+    """Returns blocks that a click on `summary` shows."""
     return f"<details><summary>{_text(summary)}</summary>\n{chr(10).join(blocks)}\n</details>"
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, bold: Collection[tuple[int, int]] = ()) -> str:
-    """A table; `bold` are (row, column) of its body."""
+    """Returns a table; `bold` has the (row, column) of cells of its body."""
     head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
     lines = []
     for i, row in enumerate(rows):
@@ -97,7 +97,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, bold: C
 
 
 def figure(path: str | os.PathLike, caption: str) -> str:
-    """A picture, inlined, above its caption.
+    """Returns a picture, contained in the page, above its caption.
 
     Raises:
       UserError: a file of another kind than PNG, GIF and WebP, or that cannot be read.

@@ -2,37 +2,41 @@
 
 from pathlib import Path
 
-from diffjax.evaluation import sweeps
 from diffjax.report import pages
+from diffjax.sweeps import cells
+from diffjax.sweeps.tables import pivot
 
 _NOT_FIGURES = ("seconds", "num", "calls")
 
 
 def of_sweep(folder: Path) -> str:
-    """The HTML page of a folder that ablate.py has written: a table a figure, the protocol, the plots, all cells.
+    """Returns the HTML page of a sweep: a table for each figure, the protocol, the plots, and all cells.
+
+    Args:
+      folder: as `diffjax ablate` wrote it.
 
     Raises:
       UserError: another folder, or one without a cell that is done.
     """
-    protocol, rows = sweeps.load(folder)
+    protocol, rows = cells.load(folder)
     found = dict.fromkeys(name for _, figures in rows for name in figures)
     names = [name for name in found if name not in _NOT_FIGURES and not name.endswith(("_floor", "_error"))]
     tables = []
     for name in names:
-        header, body, best = sweeps.pivot(rows, name)
+        header, body, best = pivot(rows, name)
         tables += [pages.heading(name), pages.table(header, body, bold=best)]
     plots = [pages.figure(path, path.stem.replace("_", " ")) for path in sorted(folder.glob("*.png"))]
     axes = list(rows[0][0].labels)
-    cells = [[*cell.labels.values(), *(_number(figures.get(name)) for name in found)] for cell, figures in rows]
+    lines = [[*cell.labels.values(), *(_number(figures.get(name)) for name in found)] for cell, figures in rows]
     sections = [
         pages.Section("Figures", tables),
         pages.Section("Plots", plots),
         pages.Section("Protocol", [pages.table((), protocol.items())]),
-        pages.Section("Cells", [pages.folded(f"all {len(rows)}", pages.table([*axes, *found], cells))]),
+        pages.Section("Cells", [pages.folded(f"all {len(rows)}", pages.table([*axes, *found], lines))]),
     ]
     text = f"A sweep over {', '.join(axes)}: {len(rows)} cells are done."
     if any("<strong>" in block for block in tables):
-        text += " The best of each column is bold."
+        text += " The best value of each column is bold."
     return pages.page(folder.resolve().name, [pages.paragraph(text)], sections)
 
 

@@ -1,5 +1,9 @@
-"""Tasks: what x_0 and the condition are. Schedules, samplers, training and sampling are the same for all.
+"""Tasks: each defines x_0 and its condition, and how the network is trained and sampled.
 
-`generation` has no condition. The others restore an image from a degraded one, and are alike to whoever calls them
-(`conditional.Restoration`): `super_resolution`, `deblurring`, and `regression`, which both are compared with.
+`generation` makes images from noise. The others restore an image from a degraded one: `super_resolution`, `deblurring`,
+and `regression`, the baseline of both. `base.Task` is the interface, `base.TASKS` the registry.
 """
+
+from diffjax.tasks.base import TASKS, Guidance, Objective, Sampling, Task
+
+__all__ = ["TASKS", "Guidance", "Objective", "Sampling", "Task"]

@@ -1,152 +1,176 @@
-"""Generation, of chosen classes where the network has them: x_0 is an image in [-1, 1]."""
+"""Generation of images from noise, optionally conditioned on a class; x_0 is the image in [-1, 1]."""
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
-from diffjax import devices, losses, samplers, sampling, timesteps, viz
-from diffjax.models import NO_LABEL, UNet
+from diffjax import devices, guidance, losses, models, parameterization, sampling, viz
+from diffjax.data.pixels import to_float, to_uint8
+from diffjax.errors import UserError
+from diffjax.fields import Field
+from diffjax.models import NO_LABEL
 from diffjax.noise import initial_noise, sample_keys
+from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
-from diffjax.steps import Steps
+from diffjax.tasks.base import TASKS, Guidance, Loss, MakeNetwork, Objective, Sampling, Task
+from diffjax.tasks.previews import grid, grid_size
 
-CLIP = 1.0
-"""The range of x_0, which x̂_0 is clipped to."""
-
-_EACH = 8
-"""How many of a class a grid shows, and in how many rows of as many those that have none."""
+_FRAMES = 12
+"""The approximate number of frames of the denoising strip."""
 
 
-def normalize(image: jax.Array) -> jax.Array:
-    """uint8 0 … 255 → float32 [-1, 1]."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
+@TASKS.register(name="generation")
+@dataclasses.dataclass(frozen=True)
+class Generation(Task):
+    """Unconditional or class-conditional generation (DDPM; Ho et al. 2020)."""
 
+    network: models.Network
+    schedule: NoiseSchedule
+    image_shape: tuple[int, int, int]
+    objective: Objective = Objective()
+    timestep_scale: float = 1.0
+    variance: str | None = None
+    """The variance that the network also predicts: "learned_range", "learned" or None."""
 
-def loss(
-    schedule: NoiseSchedule,
-    model: UNet,
-    *,
-    offset_noise: float = 0.0,
-    label_dropout: float = 0.0,
-    train: bool = True,
-    **objective: Any,
-):
-    """The training loss as `training.step` wants it: ε ~ N(0, I), drawn example by example.
+    OPTIONS: ClassVar[Mapping[str, Field]] = {
+        "timestep_scale": Field(
+            float,
+            1.0,
+            "The factor of t before it is embedded; OpenAI's code uses 1000/T.",
+            above=0.0,
+            high=1e6,
+        )
+    }
 
-    `batch["image"]` is uint8 `[B, H, W, C]`; a network of classes is told `batch["label"]`, int `[B]`.
+    @classmethod
+    def from_config(
+        cls, config: ml_collections.ConfigDict, schedule: NoiseSchedule, network: MakeNetwork
+    ) -> "Generation":
+        objective, shape = Objective.from_config(config.train, schedule), config.data.image_shape
+        learned = objective.vlb_weight > 0.0
+        made = network(shape[-1] * (2 if learned else 1))
+        if objective.label_dropout and models.num_classes(made) is None:
+            raise UserError(
+                f"config.train.label_dropout: {objective.label_dropout} needs a network with classes "
+                "(config.model.num_classes is None)"
+            )
+        return cls(
+            network=made,
+            schedule=schedule,
+            image_shape=shape,
+            objective=objective,
+            timestep_scale=config.task.timestep_scale,
+            variance="learned_range" if learned else None,
+        )
 
-    Args:
-      offset_noise: the strength of `losses.offset_noise`.
-      label_dropout: the probability with which an example's label becomes `NO_LABEL` (Ho & Salimans 2022, Alg. 1).
-      train: whether anything is dropped: labels, and what the network's own dropout does.
-      objective: of `losses.denoising`: target, norm, delta, weights, hybrid.
-    """
+    def init(self, key: jax.Array) -> Any:
+        """Returns fresh parameters."""
+        return models.init_params(self.network, self.image_shape, key)
 
-    def per_example(
-        params: Any, batch: dict[str, jax.Array], t: jax.Array, keys: jax.Array, dropout_key: jax.Array
-    ) -> jax.Array:
-        x0 = normalize(batch["image"])
-        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
-        if offset_noise:
-            noise += losses.offset_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), x0.shape[1:], offset_noise)
-        condition = {} if model.num_classes is None else {"label": batch["label"]}
-        if condition and label_dropout and train:
-            dropped = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), label_dropout))(keys)
-            condition["label"] = jnp.where(dropped, NO_LABEL, condition["label"])
+    def loss(self, *, train: bool = True) -> Loss:
+        """Returns the denoising loss of `batch["image"]`, uint8 `[B, H, W, C]`, with ε ~ N(0, I) by each example's key.
 
-        def predict(x, t):
-            return model.apply({"params": params}, x, t, **condition, train=train, rngs={"dropout": dropout_key})
+        A class-conditional network is conditioned on `batch["label"]`, int `[B]`, which becomes `NO_LABEL` with the
+        probability `label_dropout` (Ho & Salimans 2022, Alg. 1). `train=False` turns label dropout off too.
+        """
+        objective = self.objective
 
-        return losses.denoising(schedule, predict, x0, t, noise, **objective)
+        def per_example(params, batch, t, keys, dropout_key):
+            x0 = to_float(batch["image"])
+            noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
+            if objective.offset_noise:
+                offset_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+                noise += losses.offset_noise(offset_keys, x0.shape[1:], objective.offset_noise)
+            condition = {} if self.num_classes is None else {"label": batch["label"]}
+            if condition and objective.label_dropout and train:
+                drop = partial(jax.random.bernoulli, p=objective.label_dropout)
+                dropped = jax.vmap(lambda key: drop(jax.random.fold_in(key, 1)))(keys)
+                condition["label"] = jnp.where(dropped, NO_LABEL, condition["label"])
 
-    return per_example
+            def predict(x, t):
+                t = t if self.timestep_scale == 1.0 else t.astype(x.dtype) * self.timestep_scale
+                rngs = {"dropout": dropout_key}
+                return self.network.apply({"params": params}, x, t, **condition, train=train, rngs=rngs)
 
+            return losses.denoising(
+                self.schedule,
+                predict,
+                x0,
+                t,
+                noise,
+                target=objective.target,
+                weights=objective.weights,
+                vlb_weight=objective.vlb_weight,
+                **objective.distance,
+            )
 
-def labels(model: UNet, numbers: np.ndarray, chosen: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-    """What a network of classes is told for samples `numbers` `[B]`, their classes int32 `[B]`; others nothing.
+        return per_example
 
-    Sample n is of the class n mod their number, or, of those `chosen`, the n-th, over and over.
-    """
-    if model.num_classes is None:
-        return {}
-    classes = np.arange(model.num_classes) if chosen is None else np.asarray(chosen)
-    return {"label": classes[numbers % len(classes)].astype(np.int32)}
+    def predictor(
+        self, params: Any, *, schedule: NoiseSchedule | None = None, guidance: Guidance | None = None, **condition: Any
+    ) -> Predict:
+        """Returns `predict(x, t)`, which gives ε̂ or a `Prediction`; with `guidance`, it combines two network calls.
 
+        Raises:
+          UserError: a schedule other than that of training; guidance of a network that was not trained for it.
+        """
+        if schedule not in (None, self.schedule):
+            raise UserError(
+                "config.sample.schedule: a network conditioned on t must be sampled on its training schedule"
+            )
+        if guidance is None:
+            predict = self._wrapped(models.predictor(self.network, params, **condition))
+        else:
+            self._check_guidance(guidance)
+            predict = self._guided(params, guidance, condition["label"])
+        return parameterization.from_target(predict, self.schedule, self.objective.target, variance=self.variance)
 
-def grid_size(num_classes: int | None) -> int:
-    """How many samples fill a `grid`."""
-    return _EACH * (num_classes if _has_rows(num_classes) else _EACH)
+    def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns a grid of the samples 0, 1, … of seed 0."""
+        return grid(to_uint8(self._trajectory(params, how, every=how.sampler.num_steps).x[-1]), self.num_classes)
 
+    def pictures(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the same grid, and a strip of x_t and x̂0 along three of its trajectories."""
+        frames = self._trajectory(params, how, every=-(-how.sampler.num_steps // _FRAMES))
+        strip = viz.denoising_strip(frames.t, np.asarray(frames.x[:, :3]), np.asarray(frames.x0[:, :3]))
+        return {"samples": grid(to_uint8(frames.x[-1]), self.num_classes), "denoising": strip}
 
-def grid(images: np.ndarray, num_classes: int | None) -> np.ndarray:
-    """The first samples, uint8 `[N, H, W, C]`, as a picture: a row for each of 2 to 16 classes, else rows of 8.
+    def _trajectory(self, params: Any, how: Sampling, *, every: int) -> sampling.Trajectory:
+        count = grid_size(self.num_classes)
+        condition = self.labels(np.arange(count))
+        predict = self.predictor(params, guidance=how.guidance, **condition)
+        predict = devices.everywhere(sampling.as_pytree(predict), count)
+        keys = devices.split(sample_keys(seed=0, start=0, count=count), count)
+        noise = initial_noise(keys, self.image_shape)
+        keys = keys if how.sampler.is_stochastic else None
+        return sampling.sample_trajectory(
+            how.sampler, predict, noise, keys, every=every, clip=how.clip, progress=how.progress
+        )
 
-    Sample n is of the class n mod `num_classes`; where one is missing its tile is black.
-    """
-    images = images[: grid_size(num_classes)]
-    if not _has_rows(num_classes):
-        return viz.grid(images, columns=_EACH)
-    columns = -(-len(images) // num_classes)
-    tiles = np.zeros((columns * num_classes, *images.shape[1:]), np.uint8)
-    tiles[: len(images)] = images
-    by_class = tiles.reshape(columns, num_classes, *images.shape[1:]).swapaxes(0, 1)
-    return viz.grid(by_class.reshape(tiles.shape), columns=columns)
+    def _wrapped(self, predict: Predict) -> Predict:
+        return predict if self.timestep_scale == 1.0 else parameterization.scale_timesteps(predict, self.timestep_scale)
 
+    def _guided(self, params: Any, how: Guidance, label: jax.Array) -> Predict:
+        pairs = guidance.both(label, NO_LABEL)
+        predict = self._wrapped(models.predictor(self.network, params, label=pairs))
+        return guidance.classifier_free(
+            predict, self.schedule, how.scale, interval=how.interval, rescale=how.rescale
+        )  # fmt: skip
 
-def _has_rows(num_classes: int | None) -> bool:
-    return num_classes is not None and 2 <= num_classes <= 16
-
-
-def images(
-    steps: Steps, predict: sampling.Predict, shape: tuple[int, ...], *, clip: sampling.Clip = CLIP, **options
-) -> Iterator[tuple[int, np.ndarray]]:
-    """`sampling.sample_many` as pictures: yields (number of the first, uint8 `[≤ batch_size, *shape]`)."""
-    batches = sampling.sample_many(steps, predict, shape, clip=clip, **options)
-    for start, x in batches:
-        yield start, viz.to_uint8(x)
-
-
-def write_pictures(
-    schedule: NoiseSchedule,
-    predict: sampling.Predict,
-    shape: tuple[int, ...],
-    folder: str | os.PathLike,
-    *,
-    num_classes: int | None = None,
-    variance: str = "fixed_small",
-) -> list[Path]:
-    """Writes the pictures that end a training, and returns their paths.
-
-    `samples_ddpm.png` (every timestep) and `samples_ddim.png` (50 steps, η = 0) are a `grid` from the same noises;
-    `denoising.png` is x_t and x̂_0 along three of the DDPM trajectories.
-
-    Args:
-      predict: asked for `grid_size(num_classes)` images at a time, image n of the class n mod `num_classes`.
-      num_classes: of the network.
-      variance: of DDPM.
-    """
-    folder = Path(folder)
-    total = schedule.num_timesteps
-    ddpm = samplers.ddpm(schedule, timesteps.full(total), variance=variance)
-    ddim = samplers.ddim(schedule, timesteps.trailing(total, min(50, total)), eta=0.0)
-    count = grid_size(num_classes)
-    predict = devices.everywhere(sampling.as_pytree(predict), count)
-    keys = devices.split(sample_keys(seed=0, start=0, count=count), count)
-    noise = initial_noise(keys, shape)
-
-    frames = sampling.sample_trajectory(
-        ddpm, predict, noise, keys, every=-(-total // 12), clip=CLIP, progress=f"ddpm, {total} steps"
-    )
-    x = sampling.sample(ddim, predict, noise, keys, clip=CLIP, progress=f"ddim, {ddim.num_steps} steps")
-    grids = {"ddpm": frames.x[-1], "ddim": x}
-    paths = [
-        viz.save_png(folder / f"samples_{name}.png", grid(viz.to_uint8(images), num_classes))
-        for name, images in grids.items()
-    ]
-    strip = viz.denoising_strip(frames.t, np.asarray(frames.x[:, :3]), np.asarray(frames.x0[:, :3]))
-    return [*paths, viz.save_png(folder / "denoising.png", strip)]
+    def _check_guidance(self, how: Guidance) -> None:
+        if self.num_classes is None:
+            raise UserError(
+                f"config.sample.guidance_scale: {how.scale} needs a network with classes (config.model.num_classes is "
+                "None)"
+            )
+        if not self.objective.label_dropout:
+            raise UserError(
+                f"config.sample.guidance_scale: {how.scale} needs a network that was trained with label dropout "
+                "(config.train.label_dropout is 0)"
+            )

@@ -1,68 +1,87 @@
-"""Super-resolution by iterative refinement (SR3; Saharia et al. 2021): x_0 is the image, the condition a blurry one.
+"""Super-resolution by iterative refinement (SR3; Saharia et al. 2021).
 
-The condition is the low-resolution image, enlarged bicubically, beside x_t as further channels.
+x_0 is the image; the condition is the low-resolution image, enlarged bicubically, concatenated to x_t.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
-from diffjax import viz
-from diffjax.data import degradations
-from diffjax.models import UNet
+from diffjax import models
+from diffjax.data.pixels import to_float
+from diffjax.errors import UserError
+from diffjax.fields import Field
+from diffjax.sampling import Predict
 from diffjax.schedules import NoiseSchedule
-from diffjax.tasks import conditional
-from diffjax.tasks.conditional import Level, Restore, Sampling
-from diffjax.tasks.generation import CLIP, normalize
+from diffjax.tasks import noise_level
+from diffjax.tasks.base import TASKS, Guidance, Loss, MakeNetwork, Objective, Sampling, Task, refuse
+from diffjax.tasks.noise_level import NoiseLevel
+from diffjax.tasks.previews import restored
 
 
+@TASKS.register(name="super_resolution")
 @dataclasses.dataclass(frozen=True)
-class SuperResolution:
-    """Conditional diffusion of whole images; the network is told the noise level."""
+class SuperResolution(Task):
+    """Super-resolution by conditional diffusion of whole images, with a network conditioned on the noise level."""
 
-    model: UNet
-    level: Level
+    network: models.Network
+    schedule: NoiseSchedule
+    image_shape: tuple[int, int, int]
+    level: NoiseLevel = NoiseLevel()
+    objective: Objective = Objective()
 
-    def init(self, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
-        """Fresh parameters."""
-        return conditional.init(self.model, image_shape, key, beside=True)
+    OPTIONS: ClassVar[Mapping[str, Field]] = noise_level.OPTIONS
+    is_conditional: ClassVar[bool] = True
+    enlarges: ClassVar[bool] = True
 
-    def loss(self, schedule: NoiseSchedule, *, train: bool = True, **objective: Any):
-        """`conditional.denoising` of `batch["image"]`, for `training.step`."""
+    @classmethod
+    def from_config(
+        cls, config: ml_collections.ConfigDict, schedule: NoiseSchedule, network: MakeNetwork
+    ) -> "SuperResolution":
+        refuse(config, "super_resolution", {"model.num_classes": None})
+        level, shape = NoiseLevel.from_config(config), config.data.image_shape
+        return cls(network(shape[-1]), schedule, shape, level, Objective.from_config(config.train, schedule))
+
+    @property
+    def takes_any_schedule(self) -> bool:
+        return not self.level.is_timestep
+
+    def init(self, key: jax.Array) -> Any:
+        """Returns fresh parameters."""
+        return models.init_params(self.network, self.image_shape, key, image_channels=self.image_shape[-1])
+
+    def loss(self, *, train: bool = True) -> Loss:
+        """Returns the loss `noise_level.denoising` of `batch["image"]` given `batch["condition"]`, uint8."""
 
         def per_example(params, batch, t, keys, dropout_key):
-            x0, y = normalize(batch["image"]), normalize(batch["condition"])
+            x0, y = to_float(batch["image"]), to_float(batch["condition"])
 
-            def ask(x, told):
+            def predict(x, shown):
                 rngs = {"dropout": dropout_key}
-                return self.model.apply({"params": params}, x, told, image=y, train=train, rngs=rngs)
+                return self.network.apply({"params": params}, x, shown, image=y, train=train, rngs=rngs)
 
-            return conditional.denoising(schedule, ask, x0, t, keys, self.level, **objective)
+            return noise_level.denoising(self.schedule, predict, x0, t, keys, self.level, self.objective)
 
         return per_example
 
+    def predictor(
+        self, params: Any, *, schedule: NoiseSchedule | None = None, guidance: Guidance | None = None, **condition: Any
+    ) -> Predict:
+        if condition.keys() != {"image"} or guidance is not None:
+            raise UserError("config.task.name: super-resolution needs image=, the condition, and has no guidance")
+        return noise_level.predictor(
+            self.network, params, condition["image"], schedule or self.schedule, self.level, self.objective.target
+        )
+
     def restore(self, params: Any, how: Sampling, condition: jax.Array, keys: jax.Array) -> jax.Array:
-        """A sample for each condition, `[B, H, W, C]`."""
-        predict = conditional.predictor(self.model, params, condition, how, self.level)
-        return conditional.draw(predict, how, condition, keys, clip=CLIP)
+        """Samples an image for each condition, `[B, H, W, C]`."""
+        predict = self.predictor(params, schedule=how.schedule, image=condition)
+        return noise_level.sample(predict, how, condition, keys, clip=how.clip)
 
-
-def cascade(stages: Sequence[tuple[Restore, tuple[int, int]]], low: np.ndarray, keys: jax.Array) -> list[np.ndarray]:
-    """What each stage makes of the one before: uint8 `[B, H, W, C]` each (SR3, §4.4).
-
-    Args:
-      stages: (restore, (height, width) of what it makes), smallest first.
-      low: uint8 `[B, h, w, C]`, what the first stage is given; each stage's is enlarged bicubically.
-      keys: `[B]`; stage n draws from their n-th children.
-    """
-    made = []
-    for n, (restore, size) in enumerate(stages):
-        enlarged = np.stack([degradations.upsample(image, size) for image in low])
-        x = restore(normalize(jnp.asarray(enlarged)), jax.vmap(jax.random.fold_in, (0, None))(keys, n))
-        low = viz.to_uint8(x)
-        made.append(low)
-    return made
+    def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
+        return restored(partial(self.restore, params, how), examples)

@@ -1,1 +1,1 @@
-"""Training: state, step, loop, checkpoints. `step.py` alone knows of pmap."""
+"""Training: the state, the data-parallel step (only `step.py` uses pmap), optimizers, checkpoints and reports."""

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shutil
+import sys
 import textwrap
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffjax.errors import UserError, writing
+from diffjax.training.peers import Peers
 from diffjax.training.state import TrainState
 
 
@@ -37,9 +40,13 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         self._writes = keep is not None
         self._manager = None
+        self._peers = Peers() if self._writes else None
         if self._writes or self.directory.is_dir():
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep, create=self._writes, cleanup_tmp_directories=self._writes
+                max_to_keep=keep,
+                create=self._writes,
+                cleanup_tmp_directories=self._writes,
+                async_options=ocp.options.AsyncOptions(barrier_sync_fn=_barrier),
             )
             with writing(self.directory):
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -47,14 +54,23 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind, *_) -> None:
-        if self._manager is None:
+    def __exit__(self, kind, error, traceback) -> None:
+        if self._peers is None:
+            if self._manager is not None:
+                self._manager.close()
             return
         try:
-            self._manager.close()
-        except Exception as error:
-            if kind is None:  # else the first error is the one to tell
-                raise self._not_saved(error) from error
+            if error is None:
+                self._call(self._manager.close)
+                return
+            # An error of any type may come from the end of another process.
+            if isinstance(error, Exception) and not isinstance(error, UserError) and (loss := self._peers.loss()):
+                raise loss from error
+            if not self._peers.any_lost:
+                with contextlib.suppress(Exception):  # the first error is raised
+                    self._peers.call(self._manager.close)
+        finally:
+            self._peers.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -71,10 +87,7 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(_everywhere(part)) for name, part in parts.items()}
         sums = {name: _checksum(part) for name, part in parts.items()} | {"position": _checksum_of_json(data_state)}
         args["data"] = ocp.args.JsonSave({"position": data_state, "checksums": sums})
-        try:
-            self._manager.save(int(state.step), args=ocp.args.Composite(**args))
-        except Exception as error:  # orbax and TensorStore raise many kinds
-            raise self._not_saved(error) from error
+        self._call(self._manager.save, int(state.step), args=ocp.args.Composite(**args))
 
     def check(self) -> None:
         """Sees whether the writing in the background has failed; does not wait for it.
@@ -82,12 +95,7 @@ class Checkpoints:
         Raises:
           UserError: it has.
         """
-        if self._manager.is_saving_in_progress():
-            return
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._not_saved(error) from error
+        self._call(self._check)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that can be read: (state, data position).
@@ -132,6 +140,8 @@ class Checkpoints:
             try:
                 restored = self._read(step, parts)
             except Exception as error:  # orbax raises many kinds, by what is damaged
+                if self._peers and (loss := self._peers.loss()):
+                    raise loss from error
                 failures.append(f"cannot read checkpoint {self.directory / str(step)}: {_reason(error)}")
                 last = error
                 continue
@@ -170,16 +180,23 @@ class Checkpoints:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
-    def _not_saved(self, error: Exception) -> Exception:
-        """What to say when a checkpoint could not be written; makes room by removing what there is of it.
+    def _check(self) -> None:
+        if not self._manager.is_saving_in_progress():
+            self._manager.wait_until_finished()
 
-        Where another process is gone, that is what there is to say, and JAX's own error says it.
+    def _call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Calls a function of the manager, which may raise what writing in the background has raised.
+
+        Raises:
+          UserError: a checkpoint cannot be written (its unfinished files are removed), or another process has ended:
+            orbax and JAX raise errors of many types then.
         """
-        cause: BaseException | None = error
-        while cause is not None and jax.process_count() > 1:
-            if isinstance(cause, jax.errors.JaxRuntimeError):
-                return jax.errors.JaxRuntimeError(str(cause))
-            cause = cause.__cause__ or cause.__context__
+        try:
+            self._peers.call(function, *args, **options)
+        except Exception as error:  # orbax and TensorStore raise many kinds
+            raise self._peers.loss() or self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> UserError:
         with contextlib.suppress(Exception):
             for unfinished in self.directory.glob("*orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -189,8 +206,22 @@ class Checkpoints:
         )
         return UserError(
             f"cannot write a checkpoint in {self.directory}: {_reason(error)}; {good}. Make room, then the same "
-            "command goes on from there"
+            "command resumes from there"
         )
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes, as orbax does, but not where a write of this process has failed.
+
+    orbax would wait first, for processes that in turn wait at another barrier, and raise the error minutes later.
+    """
+    if sys.exception() is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Returns whether a workdir has a complete checkpoint; several processes need not call it together."""
+    return bool(ocp.utils.checkpoint_steps_paths(Path(workdir).absolute() / "checkpoints"))
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the parameters, of several decays at once."""
+"""Exponential moving averages of the parameters, with several decays at once."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ import jax.numpy as jnp
 
 
 def decay_at(step: jax.Array, decay: float) -> jax.Array:
-    """The decay of update `step` (from 0): min(`decay`, (1 + step)/(10 + step)), a warm-up to `decay`."""
+    """Returns the decay of update `step` (from 0): min(`decay`, (1 + step)/(10 + step)), a warm-up to `decay`."""
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def update(averages: dict[float, Any], params: Any, step: jax.Array) -> dict[float, Any]:
-    """EMA ← EMA + (1 - d)·(parameters - EMA), with d = `decay_at(step, decay)`, for each average by its decay."""
+    """Updates each average: EMA ← EMA + (1 - d)·(parameters - EMA), with d = `decay_at(step, decay)`."""
 
     def moved(average, decay):
         weight = 1.0 - decay_at(step, decay)
-        # As a difference, so that parameters that stay as they are leave their average as it is, to the bit.
+        # As a difference, so that unchanged parameters leave their average unchanged to the bit.
         return jax.tree.map(lambda mean, new: mean + weight * (new - mean), average, params)
 
     return {decay: moved(average, decay) for decay, average in averages.items()}

@@ -1,4 +1,4 @@
-"""Small arrays as one: networks have hundreds, and every operation on one, every all-reduce, has a price of its own."""
+"""Packs small arrays into one: networks have hundreds, and each operation or all-reduce has a fixed cost per array."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,21 +8,21 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 LARGE = 1 << 16
-"""Elements of an array that is worth its own operations, and not worth a copy."""
+"""The number of elements above which an array is left alone: packing would cost a copy and save little."""
 
 
 class Packed(NamedTuple):
-    """A pytree's arrays."""
+    """The arrays of a pytree, with the small ones joined."""
 
     small: jax.Array
-    """`[N]`: those of up to `LARGE` elements, one after the other."""
+    """`[N]`: the arrays of up to `LARGE` elements, flattened and concatenated."""
     large: list[jax.Array]
 
 
 def pack(tree: Any) -> tuple[Packed, Callable[[Packed], Any]]:
-    """(the arrays of a pytree, what makes that tree of such ones again).
+    """Returns (the packed arrays of a pytree, a function that unpacks such arrays into the same tree).
 
-    Small ones of several dtypes share their common one while they are packed, and have their own again afterwards.
+    Small arrays of different dtypes are promoted to a common dtype while packed, and get their own back.
     """
     leaves, structure = jax.tree.flatten(tree)
     is_large = [leaf.size > LARGE for leaf in leaves]
@@ -36,10 +36,10 @@ def pack(tree: Any) -> tuple[Packed, Callable[[Packed], Any]]:
 
 
 def packed(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimizer on packed arrays, its state made of such.
+    """Returns the same optimizer working on packed arrays, of which its state consists too.
 
-    For updates that are the same whatever array an element belongs to: Adam's and a clipped global norm are, masks by
-    name or shape and factored moments are not.
+    Valid if updates do not depend on which array an element belongs to, as in Adam and clipping by global norm; not
+    valid for masks by name or shape, nor for factored moments.
     """
 
     def init(params):

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM (a scheduler, a preemption) or SIGINT (Ctrl-C)."""
+"""Handles requests to stop: SIGTERM (from a scheduler or a preemption) and SIGINT (Ctrl-C)."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ from jax.experimental import multihost_utils
 
 
 class Preemption:
-    """Catches the first SIGTERM or SIGINT, for the loop to ask about between steps; a second one acts as usual.
+    """Catches the first SIGTERM or SIGINT, which the loop checks for between steps; a second one acts as usual.
 
-    Among several processes JAX catches SIGTERM and agrees with the others on a step to stop after: it is enough that
-    one of them is asked. Use as a context manager, in the main thread (in another it catches nothing).
+    With several processes, JAX catches SIGTERM and the processes agree on a step to stop after; a signal to one of them
+    is enough. Use as a context manager in the main thread; in another thread it catches nothing.
     """
 
     def __enter__(self) -> "Preemption":
@@ -30,10 +30,10 @@ class Preemption:
         self._before = {}
 
     def reached(self, steps: range) -> bool:
-        """Whether to stop now that `steps` are done: the same answer in every process. Ask after every dispatch."""
+        """Returns whether to stop after `steps`, the same in every process. Call it after each call of the step."""
         if jax.process_count() == 1:
             return self._caught
-        # The processes agree on one step number, so each is asked about, even if several were done at once.
+        # The processes agree on one step number, so each number is checked, even if several were done at once.
         answers = [multihost_utils.reached_preemption_sync_point(step) for step in steps]
         return any(answers)
 

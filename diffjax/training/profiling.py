@@ -1,4 +1,4 @@
-"""A trace of a few training steps."""
+"""Traces a few training steps with JAX's profiler."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import warnings
 
 import jax
 
-# Of the steps a process does: the first ones compile and fill queues.
+# The first steps of a process compile and fill queues.
 _WARM_UP = 10
 _TRACED = 5
 
@@ -15,7 +15,7 @@ class Profiler:
     """Traces steps 11 … 15 of this process to `folder`, for xprof. Use as a context manager.
 
     Args:
-      folder: where to; None: nothing is traced.
+      folder: the folder to write the trace to; None for no trace.
     """
 
     def __init__(self, folder: str | os.PathLike | None):
@@ -34,7 +34,7 @@ class Profiler:
 
     @contextlib.contextmanager
     def step(self, number: int):
-        """Around each step."""
+        """Wraps the step with this number, as a context manager."""
         if self._folder is not None and self._count == _WARM_UP:
             jax.profiler.start_trace(self._folder)
             self._running = True

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state: everything that one step passes to the next."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffjax.training.draws import LossHistory
+from diffjax.training.timestep_sampling import LossHistory
 
 
 @flax.struct.dataclass
@@ -16,17 +16,17 @@ class TrainState:
     """A pytree without a device axis: the same on one device and on many."""
 
     step: jax.Array
-    """int32 `[]`: steps done, those skipped too."""
+    """int32 `[]`: the number of steps done, skipped ones included."""
     params: Any
     ema_params: dict[float, Any]
-    """Averages of the parameters, by decay."""
+    """Moving averages of the parameters, by decay."""
     opt_state: optax.OptState
     key: jax.Array
-    """A typed key; step n draws from `fold_in(key, n)`, so it never changes."""
+    """A typed key; step n uses `fold_in(key, n)`, so the key never changes."""
     skipped: jax.Array
-    """int32 `[]`: steps in a row, up to the last, whose loss or gradient was not finite: they changed nothing."""
+    """int32 `[]`: the number of latest steps in a row whose loss or gradient was not finite; they changed nothing."""
     history: LossHistory | None
-    """What "importance" draws t by; None for the other draws."""
+    """The losses from which "importance" sampling of t gets its probabilities; None for other timestep samplings."""
 
 
 def create(
@@ -37,10 +37,14 @@ def create(
     ema_decays: Sequence[float],
     history: LossHistory | None = None,
 ) -> TrainState:
-    """The state before the first step; each EMA starts at the parameters.
+    """Returns the state before the first step; each EMA starts at the parameters.
 
     Args:
       init: key → parameters.
+      optimizer: an optax optimizer.
+      key: a typed key, for the parameters and for everything that training samples.
+      ema_decays: the decays of the averages.
+      history: an empty history, if the timestep sampling needs one.
     """
     init_key, train_key = jax.random.split(key)
     params = init(init_key)

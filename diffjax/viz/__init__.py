@@ -1,5 +1,6 @@
-"""Pictures as `uint8[H, W, 3]` arrays, and the files they go to; plots, which need Matplotlib."""
+"""Pictures as `uint8[H, W, 3]` arrays, and functions that save them; plots, which need Matplotlib."""
 
+from diffjax.data.pixels import to_uint8
 from diffjax.viz.animation import animation_frames, save_animation
 from diffjax.viz.pixels import (
     captioned,
@@ -11,7 +12,6 @@ from diffjax.viz.pixels import (
     save_png,
     shrink,
     table,
-    to_uint8,
 )
 from diffjax.viz.plots import curves, heat_map, labelled_rows, loss_by_timestep, schedule, training_loss
 

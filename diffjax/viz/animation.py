@@ -1,4 +1,4 @@
-"""Animations of a trajectory: GIF and WebP, by Pillow."""
+"""Animations of a sampling trajectory, as GIF or WebP files written by Pillow."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffjax.viz.pixels import BACKGROUND, grid, level, to_uint8, whole
+from diffjax.data.pixels import to_uint8
+from diffjax.files import whole
+from diffjax.viz.pixels import BACKGROUND, grid, level
 
 _HEAD, _TEXT, _BETWEEN = 22, 13, 12
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
@@ -22,7 +24,7 @@ def animation_frames(
     tile: int = 64,
     gap: int = 2,
 ) -> list[np.ndarray]:
-    """Frames `uint8[H, W, 3]` of one size: a grid of x_t under its level, beside it, if given, one of x̂0.
+    """Returns frames `uint8[H, W, 3]` of one size: a grid of x_t below its level, and beside it one of x̂0, if given.
 
     Args:
       t: `[K]`, the levels.
@@ -32,7 +34,7 @@ def animation_frames(
       ValueError: another number of levels than frames, and as `grid`.
     """
     if len(t) != len(x) or (x0 is not None and np.shape(x0) != np.shape(x)):
-        raise ValueError(f"{len(t)} levels, x {np.shape(x)} and x0 {np.shape(x0)} must be of as many frames")
+        raise ValueError(f"{len(t)} levels, x {np.shape(x)} and x0 {np.shape(x0)} must have the same number of frames")
     font = ImageFont.load_default(size=_TEXT)
     frames = []
     for k, index in enumerate(t):
@@ -53,15 +55,16 @@ def animation_frames(
 def save_animation(
     path: str | os.PathLike, frames: Sequence[np.ndarray], *, milliseconds: int = 80, hold: int = 2000
 ) -> Path:
-    """Writes frames as a GIF or a lossless WebP, by the path's suffix, whole or not at all; it loops for ever.
+    """Writes frames atomically as a looping GIF or lossless WebP, depending on the path's suffix.
 
-    Grey frames keep their values in a GIF, colours are reduced to 256 a frame. Equal frames in a row may be stored as
-    one that lasts as long.
+    In a GIF, grey frames keep their values, and colours are reduced to 256 per frame. Consecutive equal frames may be
+    stored as one frame with their total duration.
 
     Args:
       frames: `uint8[H, W, 3]`, of one size.
-      milliseconds: how long each is shown; a GIF counts in tens of them.
-      hold: how long the last one is.
+      path: the file to write, which ends in .gif or .webp.
+      milliseconds: the time that each frame is shown; a GIF rounds it to a multiple of 10.
+      hold: the time that the last frame is shown.
 
     Raises:
       ValueError: another suffix, no frames, frames of several sizes, a time under 10 ms.

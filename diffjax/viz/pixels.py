@@ -1,27 +1,24 @@
 """Pictures made of pixels: grids, tables and strips of images, `uint8[H, W, 3]`."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from diffjax.data.pixels import to_uint8
+from diffjax.files import whole
 
 BACKGROUND = 255
 _HEAD = 22  # pixels above a table, for the columns' names
 _TEXT, _SMALL = 13, 11
 
 
-def to_uint8(x: np.ndarray) -> np.ndarray:
-    """[-1, 1] → 0 … 255, rounded to nearest, clipped."""
-    return np.clip(np.round((np.asarray(x, np.float64) + 1.0) * 127.5), 0, 255).astype(np.uint8)
-
-
 def shrink(images: np.ndarray, size: int) -> np.ndarray:
-    """Images `[…, H, W, C]` with no side above `size`: means of square blocks, of the least side that will do.
+    """Shrinks images `[…, H, W, C]` until no side exceeds `size`, by averaging square blocks, as small as possible.
 
-    What does not fill a block, at the right and the bottom, is left out. uint8 stays uint8.
+    Pixels at the right and the bottom that do not fill a block are left out. uint8 stays uint8.
 
     Raises:
       ValueError: `size` < 1.
@@ -41,7 +38,7 @@ def shrink(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def grid(images: np.ndarray, *, columns: int, tile: int = 64, gap: int = 2) -> np.ndarray:
-    """Tiles side by side, row by row: `uint8[N, H, W, C]` → `uint8[·, ·, 3]`.
+    """Lays out images row by row: `uint8[N, H, W, C]` → `uint8[·, ·, 3]`.
 
     Small images are enlarged by a whole factor, without blur, until their longer side is about `tile` pixels.
 
@@ -52,7 +49,7 @@ def grid(images: np.ndarray, *, columns: int, tile: int = 64, gap: int = 2) -> n
 
 
 def captioned(images: np.ndarray, captions: Sequence[str], *, columns: int, tile: int = 64, gap: int = 2) -> np.ndarray:
-    """`grid`, each tile above its caption; tiles are as wide apart as the widest caption needs.
+    """Lays out images as `grid` does, each above its caption, far enough apart for the widest caption.
 
     Raises:
       ValueError: another number of captions than images, and as `grid`.
@@ -75,7 +72,7 @@ def captioned(images: np.ndarray, captions: Sequence[str], *, columns: int, tile
 def table(
     images: np.ndarray, *, columns: Sequence[str], rows: Sequence[str], tile: int = 64, gap: int = 2
 ) -> np.ndarray:
-    """Tiles `uint8[R, C, H, W, c]` under the columns' names and beside the rows'.
+    """Lays out images `uint8[R, C, H, W, c]` below the names of the columns and beside those of the rows.
 
     Raises:
       ValueError: another number of names than rows and columns, and as `grid`.
@@ -99,15 +96,15 @@ def table(
 
 
 def level(t: int) -> str:
-    """A level's label: -1 is written "clean"."""
+    """Returns the label of a noise level; that of -1 is "clean"."""
     return "clean" if t == -1 else f"t={t}"
 
 
 def denoising_strip(t: Sequence[int], x: np.ndarray, x0: np.ndarray, *, tile: int = 64, gap: int = 2) -> np.ndarray:
-    """Two rows a sample, x_t above the x̂0 predicted from it, one column a frame, under the frame's true level.
+    """Lays out two rows per sample, x_t above the x̂0 predicted from it, and one column per frame, below its level.
 
     Args:
-      t: `[K]`, the levels; -1 is written "clean".
+      t: `[K]`, the levels; -1 is shown as "clean".
       x, x0: `[K, B, H, W, C]` in [-1, 1] (x is clipped to it).
     """
     pairs = to_uint8(np.stack([x, x0], axis=1)).transpose(2, 1, 0, *range(3, np.ndim(x) + 1))
@@ -116,14 +113,14 @@ def denoising_strip(t: Sequence[int], x: np.ndarray, x0: np.ndarray, *, tile: in
 
 
 def frame_grid(t: Sequence[int], frames: np.ndarray, *, columns: int = 16, tile: int = 40, gap: int = 2) -> np.ndarray:
-    """One sample's way, `[K, H, W, C]` in [-1, 1], row by row, each frame above the level it is at (256: 16×16)."""
+    """Lays out the frames of one sample, `[K, H, W, C]` in [-1, 1], row by row, above their levels (256 fill 16×16)."""
     return captioned(to_uint8(frames), list(map(level, t)), columns=columns, tile=tile, gap=gap)
 
 
 def neighbours(
     samples: np.ndarray, references: np.ndarray, distances: np.ndarray, *, tile: int = 64, gap: int = 2
 ) -> np.ndarray:
-    """A row a sample: it, then what is nearest to it, nearest first, each above its distance.
+    """Lays out one row per sample: the sample, then its nearest references, nearest first, each above its distance.
 
     Args:
       samples: uint8 `[N, H, W, C]`.
@@ -140,27 +137,14 @@ def neighbours(
 
 
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> Path:
-    """Writes `uint8[H, W, 3]`, whole or not at all; makes the folder."""
+    """Writes a picture, `uint8[H, W, 3]`, atomically; creates the folder."""
     with whole(path) as part:
         Image.fromarray(np.asarray(picture)).save(part, format="PNG", optimize=True)
     return Path(path)
 
 
-@contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place if nothing is raised; makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same one
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _tiles(images: np.ndarray, tile: int) -> np.ndarray:
-    """Images, checked and enlarged, in colours: uint8 `[N, ·, ·, 3]`."""
+    """Checks images and returns them enlarged and in RGB: uint8 `[N, ·, ·, 3]`."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"images must be uint8 [N, H, W, 1 or 3]; these are {images.dtype} {images.shape}")
@@ -170,7 +154,7 @@ def _tiles(images: np.ndarray, tile: int) -> np.ndarray:
 
 
 def _widened(tiles: np.ndarray, texts: Sequence[str], font) -> np.ndarray:
-    """Tiles with as much background at both sides as the widest of the texts needs."""
+    """Returns tiles with as much background added on both sides as the widest text needs."""
     missing = max((_width(text, font) for text in texts), default=0) + 4 - tiles.shape[2]
     side = max(0, -(-missing // 2))
     return np.pad(tiles, ((0, 0), (0, 0), (side, side), (0, 0)), constant_values=BACKGROUND)

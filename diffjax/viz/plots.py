@@ -1,6 +1,6 @@
-"""Plots by Matplotlib: curves, maps, schedules and losses, as PNG files.
+"""Plots with Matplotlib: curves, heat maps, schedules and losses, as PNG files.
 
-All of them raise a `UserError` where Matplotlib is not installed.
+All functions raise a `UserError` if Matplotlib is not installed.
 """
 
 import os
@@ -23,10 +23,15 @@ def curves(
     y: str,
     names: str | None = None,
 ) -> Path:
-    """A line for each name, (x, y) points of it; x may be names.
+    """Plots a line for each name through its points (x, y), where x are numbers or strings.
 
-    The axes are logarithmic where all is above 0, that of x where it spans a decade.
-    `x`, `y` and `names` say what these are.
+    The y-axis is logarithmic if all y are > 0, and the x-axis if all x are numbers > 0 that span a decade or more.
+
+    Args:
+      path: the file to write.
+      series: (x values, y values) by name.
+      x, y: the labels of the axes.
+      names: the title of the legend.
     """
     figure = _figure(6.4, 4.4)
     axes = figure.add_subplot(xlabel=x, ylabel=y)
@@ -50,8 +55,9 @@ def curves(
 def heat_map(
     path: str | os.PathLike, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Path:
-    """`values` `[rows, columns]` as colours, on a logarithmic scale where all are above 0, each with its number; NaN
-    stays white.
+    """Plots `values` `[rows, columns]` as colours, each with its number, on a logarithmic scale if all are > 0.
+
+    NaN is left white.
     """
     figure = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
     axes = figure.add_subplot(title=title)
@@ -67,9 +73,9 @@ def heat_map(
 
 
 def labelled_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray]) -> Path:
-    """A row of images for each name, written beside it: `uint8[N, H, W, C]`; as many of each as the shortest row has.
+    """Plots a row of images `uint8[N, H, W, C]` beside each name, as many as the shortest row has.
 
-    Matplotlib has letters that Pillow's own font lacks, such as η.
+    Matplotlib's font, unlike Pillow's default font, has letters such as η.
     """
     columns = min(map(len, rows.values()))
     picture = grid(np.concatenate([images[:columns] for images in rows.values()]), columns=columns)
@@ -83,7 +89,7 @@ def labelled_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray]) -> Pa
 
 
 def schedule(path: str | os.PathLike, schedule: NoiseSchedule) -> Path:
-    """β, ᾱ, log-SNR and the posterior's variance β̃ over t; what is infinite is left out."""
+    """Plots β, ᾱ, log-SNR and the posterior variance β̃ over t, without infinite values."""
     figure = _figure(8.4, 5.6)
     panels = {
         "β": (schedule.betas, "linear"),
@@ -102,11 +108,11 @@ def schedule(path: str | os.PathLike, schedule: NoiseSchedule) -> Path:
 
 
 def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[str, np.ndarray]) -> Path:
-    """A line for each name: the mean loss over t and, shaded, its standard error on both sides.
+    """Plots a line for each name: the mean loss over t and, shaded, its standard error on both sides.
 
     Args:
       t: `[K]`.
-      losses: of N ≥ 2 images each, `[K, N]` (`losses.by_timestep`).
+      losses: `[K, N]` by name, the losses of N ≥ 2 images each (`losses.by_timestep`).
     """
     figure = _figure(7.2, 4.4)
     axes = figure.add_subplot(xlabel="t", ylabel="loss")
@@ -126,7 +132,7 @@ def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[
 
 
 def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]]) -> Path:
-    """The loss over steps, and that of each part of 0 … T-1, from the lines of `metrics.jsonl`.
+    """Plots the loss over steps, and the loss of each part of 0 … T-1, from the lines of `metrics.jsonl`.
 
     Raises:
       ValueError: no report of a finite loss.
@@ -152,7 +158,7 @@ def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]])
 
 
 def _apart(values: Iterable[float]) -> list[float]:
-    """Those of the values whose labels do not meet on a logarithmic axis, smallest first."""
+    """Returns the values whose labels do not overlap on a logarithmic axis, smallest first."""
     kept = []
     for value in sorted(values):
         if not kept or value >= 1.3 * kept[-1]:

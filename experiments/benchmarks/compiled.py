@@ -12,13 +12,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from benchmarks import turns
-from benchmarks.subject import Subject
-from benchmarks.turns import Row
 from jax.experimental.compilation_cache import compilation_cache
 
 import diffjax as dj
-from diffjax.tasks import generation
+from benchmarks import turns
+from benchmarks.subject import Subject
+from benchmarks.turns import Row
 
 _EXPERIMENTS = Path(__file__).parents[1]
 
@@ -26,13 +25,11 @@ _EXPERIMENTS = Path(__file__).parents[1]
 def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """The gradient of a batch on one device, with each block computed anew or not."""
     x, t = jax.device_put((of.x, of.t), of.device)
-    params = jax.device_put(of.params, of.device)
+    params = jax.device_put(of.run.params, of.device)
 
     def objective(remat, params, x, t):
         rngs = {"dropout": jax.random.key(0)}
-        return jnp.mean(
-            of.experiment.model.clone(remat=remat).apply({"params": params}, x, t, train=True, rngs=rngs) ** 2
-        )
+        return jnp.mean(of.run.network.clone(remat=remat).apply({"params": params}, x, t, train=True, rngs=rngs) ** 2)
 
     def kept(remat, batch):
         """Bytes that the forward pass of so many images keeps for the backward pass."""
@@ -57,12 +54,10 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """Tracing, lowering and compiling, with a cache that has the program and with one that has not."""
     step, state, batches = of.training()
-    table = dj.samplers.ddim(
-        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
-    )
+    table = dj.samplers.ddim(of.run.schedule, dj.timesteps.trailing(of.run.schedule.num_timesteps, args.steps))
 
     def sampler(predict, x):
-        return dj.sample(table, predict, x, clip=generation.CLIP)
+        return dj.sample(table, predict, x, clip=of.run.clip)
 
     for name, function, inputs in (
         ("training step", step, (state, batches)),

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+
+import diffjax as dj
 from benchmarks import costs, turns
 from benchmarks.subject import Subject
 from benchmarks.turns import Row
-
-import diffjax as dj
 from diffjax import devices
+from diffjax.runs import build
 
 _SIDE, _MIB = {"cpu": 2048}, {"cpu": 256}
 
@@ -19,7 +20,7 @@ _SIDE, _MIB = {"cpu": 2048}, {"cpu": 256}
 def product(of: Subject) -> tuple[Callable[[], jax.Array], float]:
     """(a large matrix product on all devices, in the network's dtype; its FLOPs)."""
     side = _SIDE.get(of.device.platform, 8192)
-    a, b = (jax.random.normal(jax.random.key(n), (side, side), of.experiment.model.dtype) for n in (0, 1))
+    a, b = (jax.random.normal(jax.random.key(n), (side, side), of.run.network.dtype) for n in (0, 1))
     a, b = devices.split(a, side), devices.everywhere(b, side)
     multiply = jax.jit(jnp.matmul)
     return lambda: multiply(a, b), 2.0 * side**3
@@ -48,11 +49,11 @@ def ceiling(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 def cost(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """FLOPs and bytes of one call: ours by layer, XLA's of the program."""
-    model, shape = of.experiment.model, of.experiment.image_shape
+    model, shape = of.run.network, of.run.image_shape
     by_hand = costs.of_call(model, shape, of.batch)
     t = jax.ShapeDtypeStruct((of.batch,), jnp.int32)
     x = jax.ShapeDtypeStruct((of.batch, *shape), jnp.float32)
-    program = jax.jit(lambda p, x, t: model.apply({"params": p}, x, t)).lower(of.experiment.params_shape, x, t)
+    program = jax.jit(lambda p, x, t: model.apply({"params": p}, x, t)).lower(build.params_shape(of.run.task), x, t)
     flops = program.cost_analysis()["flops"]
     moved = program.compile().cost_analysis()["bytes accessed"]
     what = f"of one call of the {of.name}, batch {of.batch}"

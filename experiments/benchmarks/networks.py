@@ -8,14 +8,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import diffjax as dj
 from benchmarks import costs, kernels, turns
 from benchmarks.subject import Subject
 from benchmarks.turns import Row
-
-import diffjax as dj
 from diffjax import data
-from diffjax.tasks import generation
-from diffjax.training import setup
+from diffjax.runs import build
 
 
 def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
@@ -32,23 +31,21 @@ def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     measured = f"one call, {of.name}, batch {of.batch}"
     if theirs:
         yield Row(measured, f"{theirs.name}{note}", times["ours"], times["torch"])
-    count = costs.of_call(of.experiment.model, of.experiment.image_shape, of.batch).flops
+    count = costs.of_call(of.run.network, of.run.image_shape, of.batch).flops
     yield _over_product(measured, times, count / flops)
 
 
 def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """A DDIM sample."""
     x, t, predict = of.x, of.t, of.predict()
-    steps = dj.samplers.ddim(
-        of.experiment.schedule, dj.timesteps.trailing(of.experiment.schedule.num_timesteps, args.steps)
-    )
+    steps = dj.samplers.ddim(of.run.schedule, dj.timesteps.trailing(of.run.schedule.num_timesteps, args.steps))
     ask = jax.jit(lambda predict, x, t: predict(x, t))
 
     def calls():
         for _ in range(args.steps):
             ask(predict, x, t).block_until_ready()
 
-    functions = {"ours": lambda: dj.sample(steps, predict, x, clip=generation.CLIP), "calls": calls}
+    functions = {"ours": lambda: dj.sample(steps, predict, x, clip=of.run.clip), "calls": calls}
     note = ""
     if theirs := _pytorch(of, args):
         functions["torch"] = theirs.ddim(np.asarray(x), args.steps)
@@ -63,26 +60,27 @@ def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 def train(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """A training step."""
     multiply, flops = kernels.product(of)
-    functions = {"ours": _trainer(of, args.steps_per_dispatch), "product": multiply}
+    functions = {"ours": _trainer(of, args.steps_per_call), "product": multiply}
     if theirs := _pytorch(of, args):
         functions["torch"] = theirs.trainer(of.images)
     times = turns.take(functions, args.repeats)
-    times["ours"] = turns.scaled(times["ours"], 1 / args.steps_per_dispatch)
+    times["ours"] = turns.scaled(times["ours"], 1 / args.steps_per_call)
     measured = f"training step, {of.name}, batch {of.batch}"
     if theirs:
         yield Row(measured, theirs.name, times["ours"], times["torch"])
-    count = 3 * costs.of_call(of.experiment.model, of.experiment.image_shape, of.batch).flops
+    count = 3 * costs.of_call(of.run.network, of.run.image_shape, of.batch).flops
     yield _over_product(measured, times, count / flops)
 
 
 def pipeline(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     """Images read, beside images trained on."""
     if args.model == "digits":
-        source, _, prepare = setup.images(of.config)
+        found = build.images(of.config)
+        source, prepare = found.source, found.prepare
     else:
-        shape = of.experiment.image_shape
+        shape = of.run.image_shape
         source = data.ArraySource(np.random.default_rng(0).integers(0, 256, (10_000, *shape), np.uint8))
-        prepare = partial(data.prepare, shape=shape, flip=of.config.data.flip)
+        prepare = partial(data.prepare, shape=shape, random_flip=of.config.data.random_flip)
     per_batch, num_batches = 64, 100
     batches = data.batches(source, batch_size=per_batch, seed=0, prepare=prepare)
 
@@ -110,9 +108,9 @@ def bf16(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     yield Row(measured, f"float32, relative difference {error:.0e}", times["bfloat16"], times["float32"])
 
 
-def _trainer(of: Subject, steps_per_dispatch: int = 1):
+def _trainer(of: Subject, steps_per_call: int = 1):
     """A function that trains on for one dispatch."""
-    step, state, batches = of.training(steps_per_dispatch)
+    step, state, batches = of.training(steps_per_call)
 
     def train():
         nonlocal state

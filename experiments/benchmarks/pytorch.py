@@ -8,8 +8,8 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
-from benchmarks.subject import Subject
 
+from benchmarks.subject import Subject
 from diffjax import interop
 
 EMA_DECAY = 0.9999
@@ -22,13 +22,10 @@ class Network:
 
     def __init__(self, of: Subject, *, compiled: bool = False):
         self.of, self.device = of, _device(of)
-        self.dtype = getattr(torch, of.experiment.model.dtype.name)
+        self.dtype = getattr(torch, of.run.network.dtype.name)
         self.name = f"PyTorch {torch.__version__.partition('+')[0]}{', compiled' * compiled}"
         with tempfile.TemporaryDirectory() as folder:
-            path = interop.export(
-                Path(folder) / "net", of.experiment.model, of.params, of.experiment.schedule,
-                image_size=of.experiment.image_shape[:2], settings=interop.Settings(grid="trailing"),
-            )  # fmt: skip
+            path = interop.export(Path(folder) / "net", of.run)
             self.unet = diffusers.UNet2DModel.from_pretrained(path, subfolder="unet", local_files_only=True)
             self.ddim_scheduler = diffusers.DDIMScheduler.from_pretrained(path, subfolder="scheduler")
         self.unet = self.unet.to(self.device, memory_format=torch.channels_last)
@@ -66,7 +63,7 @@ class Network:
         params = list(unet.parameters())
         average = [p.detach().clone() for p in params]
         optimizer = torch.optim.Adam(params, lr=options.learning_rate, fused=True)
-        alpha_bars = torch.tensor(self.of.experiment.schedule.alpha_bars, dtype=torch.float32, device=self.device)
+        alpha_bars = torch.tensor(self.of.run.schedule.alpha_bars, dtype=torch.float32, device=self.device)
         images = torch.tensor(images, device=self.device).permute(0, 3, 1, 2)
 
         def step():
@@ -79,8 +76,8 @@ class Network:
             loss = (eps.float() - noise).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            if options.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(params, options.clip_norm)
+            if options.grad_clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(params, options.grad_clip_norm)
             optimizer.step()
             with torch.no_grad():
                 torch._foreach_lerp_(average, params, 1 - EMA_DECAY)
@@ -107,7 +104,7 @@ class Network:
 
 def kernels(side: int, count: int, of: Subject) -> dict[str, Callable[[], torch.Tensor]]:
     """A matrix product of `side`², and `count` floats read and written."""
-    device, dtype = _device(of), getattr(torch, of.experiment.model.dtype.name)
+    device, dtype = _device(of), getattr(torch, of.run.network.dtype.name)
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     x = torch.zeros(count, device=device)
 

@@ -1,6 +1,5 @@
 """The network that is measured: a config's, with weights at which every layer has something to say."""
 
-import importlib
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,8 +11,10 @@ import numpy as np
 import optax
 
 from diffjax import devices, models
+from diffjax.runs import build, config_files, resolve
+from diffjax.runs.run import Run
 from diffjax.sampling import Predict
-from diffjax.training import optimizers, setup, state
+from diffjax.training import state
 from diffjax.training.step import make_train_step, put_batches, replicate
 
 MODELS = ("digits", "fashion_mnist", "cifar10")
@@ -23,8 +24,7 @@ class Subject(NamedTuple):
     """A config's network and batch."""
 
     config: ml_collections.ConfigDict
-    experiment: setup.Experiment
-    params: Any
+    run: Run
     batch: int
 
     @property
@@ -35,13 +35,13 @@ class Subject(NamedTuple):
     @property
     def name(self) -> str:
         """Of the network, by its size."""
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.run.params))
         return f"{count / 1e6:.3g}M UNet"
 
     @property
     def x(self) -> jax.Array:
         """Noise, over the devices."""
-        x = jax.random.normal(jax.random.key(0), (self.batch, *self.experiment.image_shape))
+        x = jax.random.normal(jax.random.key(0), (self.batch, *self.run.image_shape))
         return devices.split(x, self.batch)
 
     @property
@@ -52,49 +52,46 @@ class Subject(NamedTuple):
     @property
     def images(self) -> np.ndarray:
         """uint8 `[B, H, W, C]`, random."""
-        return np.random.default_rng(0).integers(0, 256, (self.batch, *self.experiment.image_shape), np.uint8)
+        return np.random.default_rng(0).integers(0, 256, (self.batch, *self.run.image_shape), np.uint8)
 
     def predict(self, dtype: Any = None) -> Predict:
         """The network on all devices, as samplers take it; in another dtype if one is given."""
-        model = self.experiment.model if dtype is None else self.experiment.model.clone(dtype=dtype)
-        return models.predictor(model, devices.everywhere(self.params, self.batch))
+        network = self.run.network if dtype is None else self.run.network.clone(dtype=dtype)
+        return models.predictor(network, devices.everywhere(self.run.params, self.batch))
 
     def optimizer(self) -> optax.GradientTransformation:
         """The config's."""
-        options = self.config.optimizer
-        rate = optimizers.learning_rate(
-            options.learning_rate,
-            warmup_steps=options.warmup_steps,
-            decay=options.decay,
-            num_steps=self.config.train.steps,
-        )
-        return optimizers.optimizer(options.name, rate, clip_norm=options.clip_norm)
+        return build.optimizer(self.config, self.run.task)[1]
 
-    def training(self, steps_per_dispatch: int = 1) -> tuple[Any, Any, Any]:
+    def training(self, steps_per_call: int = 1) -> tuple[Any, Any, Any]:
         """(the compiled-on-call step, its state, its batches on the devices)."""
         step = make_train_step(
-            setup.objective(self.config, self.experiment),
+            self.run.task.loss(),
             self.optimizer(),
-            num_timesteps=self.experiment.schedule.num_timesteps,
+            num_timesteps=self.run.schedule.num_timesteps,
             batch_size=self.batch,
             devices=jax.devices(),
-            steps_per_dispatch=steps_per_dispatch,
+            steps_per_call=steps_per_call,
         )
         create = partial(
-            state.create, lambda key: self.params, self.optimizer(), ema_decays=tuple(self.config.train.ema_decays)[:1]
+            state.create,
+            lambda key: self.run.params,
+            self.optimizer(),
+            ema_decays=tuple(self.config.train.ema_decays)[:1],
         )
-        batches = put_batches([{"image": self.images}] * steps_per_dispatch, jax.devices())
+        batches = put_batches([{"image": self.images}] * steps_per_call, jax.devices())
         return step, replicate(jax.jit(create)(jax.random.key(0)), jax.devices()), batches
 
 
 def load(name: str, batch: int | None, dtype: str) -> Subject:
     """The network of `configs/{name}.py` at a batch size (None: the config's; 8 of cifar10's on a CPU)."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.model.dtype = dtype
-    small = name == "cifar10" and jax.default_backend() == "cpu"
-    config.train.batch_size = batch or (8 if small else config.train.batch_size)
-    experiment = setup.experiment(config)
-    return Subject(config, experiment, _weights(experiment.params_shape), config.train.batch_size)
+    changes: dict[str, Any] = {"model.dtype": dtype}
+    if batch or (name == "cifar10" and jax.default_backend() == "cpu"):
+        changes["train.batch_size"] = batch or 8
+    config = resolve.override(config_files.load(name), changes)
+    task = build.task(config)
+    run = Run(config=config, task=task, params=_weights(build.params_shape(task)))
+    return Subject(config, run, config.train.batch_size)
 
 
 def _weights(shapes: Any) -> Any:

@@ -44,7 +44,7 @@ def test_same_seed_same_order():
 
 
 @pytest.mark.parametrize("position", [0, 1, 4, 7, 40])
-def test_position_is_taken_up_again(position):
+def test_resumes_from_a_position(position):
     iterator = data.batches(numbered(10), batch_size=4, seed=3)
     labels(iterator, position)
     state = json.loads(json.dumps(iterator.get_state()))
@@ -53,13 +53,13 @@ def test_position_is_taken_up_again(position):
 
 
 def augmented(count=4, **options):
-    """The next `count` batches of 12 images of 2×3, flipped by chance, and where they end."""
+    """The next `count` batches of 12 images of 2×3, flipped at random, and the position after them."""
     images = np.random.default_rng(0).integers(0, 256, (20, 2, 3, 1), np.uint8)
     iterator = data.batches(
         data.ArraySource(images, np.arange(20)),
         batch_size=12,
         seed=5,
-        prepare=partial(data.prepare, shape=(2, 3, 1), flip=True),
+        prepare=partial(data.prepare, shape=(2, 3, 1), random_flip=True),
         **options,
     )
     taken = [next(iterator) for _ in range(count)]
@@ -92,7 +92,7 @@ def test_any_number_of_processes_shares_the_same_global_batch(processes):
     assert_same(rest, joined(parts))
 
 
-def test_chance_differs_from_epoch_to_epoch():
+def test_augmentation_differs_from_epoch_to_epoch():
     batches, _ = augmented(50)
     seen = {}
     for batch in batches:
@@ -104,7 +104,7 @@ def test_chance_differs_from_epoch_to_epoch():
 def test_workers_change_nothing():
     whole, end = augmented(7)
     first, state = augmented(3)
-    rest, end_again = augmented(4, workers=2, start=json.loads(json.dumps(state)))
+    rest, end_again = augmented(4, num_workers=2, start=json.loads(json.dumps(state)))
     assert_same(whole, first + rest)
     assert end == end_again
 
@@ -113,7 +113,7 @@ READER = """
 import time
 from diffjax import data
 if __name__ == "__main__":
-    batches = data.batches(data.digits(), batch_size=8, seed=0, workers=1)
+    batches = data.batches(data.digits(), batch_size=8, seed=0, num_workers=1)
     next(batches)
     print(*(process.pid for process in __import__("multiprocessing").active_children()), flush=True)
     time.sleep(300)
@@ -144,12 +144,12 @@ def alive(pid):
         return False
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_is_named(tmp_path, workers):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_is_named(tmp_path, num_workers):
     (tmp_path / "broken.png").write_bytes(b"no image")
     source = data.folder(tmp_path)
     with pytest.raises(ValueError, match="cannot read .*broken.png"):
-        next(data.batches(source, batch_size=1, seed=0, workers=workers))
+        next(data.batches(source, batch_size=1, seed=0, num_workers=num_workers))
 
 
 def test_position_can_be_set_again():
@@ -160,7 +160,7 @@ def test_position_can_be_set_again():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_prefetch_reads_ahead_and_tells_the_position_of_what_was_taken(count):
+def test_prefetch_reads_ahead_and_returns_the_position_of_the_last_batch_taken(count):
     log = []
 
     def put(batches):
@@ -178,13 +178,24 @@ def test_prefetch_reads_ahead_and_tells_the_position_of_what_was_taken(count):
     assert next(data.Prefetch(again, put, count)) == next(taken)
 
 
-@pytest.mark.parametrize("options", [{"workers": -1}, {"process_count": 3}])
-def test_bad_options(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))}=-1|of the 3 processes"):
-        data.batches(numbered(10), batch_size=4, seed=0, **options)
+@pytest.mark.parametrize("num_workers", [-1, 257, 10**12, 1.0, float("nan"), True, None, "2"])
+def test_bad_num_workers(num_workers):
+    with pytest.raises(ValueError, match=r"^num_workers=.* is out of range: allowed is 0 … 256$"):
+        data.batches(numbered(10), batch_size=4, seed=0, num_workers=num_workers)
 
 
-@pytest.mark.parametrize("batch_size", [0, 11])
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "0"])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match=r"^seed=.* must be a whole number ≥ 0$"):
+        data.batches(numbered(10), batch_size=4, seed=seed)
+
+
+def test_bad_process_count():
+    with pytest.raises(ValueError, match="^batch_size=4 is not a multiple of the 3 processes"):
+        data.batches(numbered(10), batch_size=4, seed=0, process_count=3)
+
+
+@pytest.mark.parametrize("batch_size", [0, 11, 4.0, None])
 def test_bad_batch_size(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size={batch_size} is out of range: allowed is 1 … 10"):
+    with pytest.raises(ValueError, match=f"^batch_size={batch_size} is out of range: allowed is 1 … 10"):
         data.batches(numbered(10), batch_size=batch_size, seed=0)

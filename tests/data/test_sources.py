@@ -44,19 +44,19 @@ def test_npz(tmp_path, grey, column):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 3) if grey else (5, 4, 3, 3), np.uint8)
     numbers = np.arange(5)[:, None] if column else np.arange(5)
     np.savez(tmp_path / "some.npz", x=images, y=numbers)
-    source = data.npz(tmp_path / "some.npz", images="x", labels="y")
+    source = data.npz(tmp_path / "some.npz", image_key="x", label_key="y")
     assert len(source) == 5
     np.testing.assert_array_equal(source[2]["image"], images[2].reshape(4, 3, -1))
     assert [source[n]["label"] for n in range(5)] == [0, 1, 2, 3, 4]
-    assert data.npz(tmp_path / "some.npz", images="x")[3]["label"] == data.NO_LABEL
+    assert data.npz(tmp_path / "some.npz", image_key="x")[3]["label"] == data.NO_LABEL
 
 
 def test_bad_npz(tmp_path):
     np.savez(tmp_path / "some.npz", x_train=np.zeros((5, 4, 3)), y=np.arange(5))
-    with pytest.raises(ValueError, match="path='.*nowhere.npz' is no file"):
+    with pytest.raises(ValueError, match="path='.*nowhere.npz' must be an existing file"):
         data.npz(tmp_path / "nowhere.npz")
-    with pytest.raises(ValueError, match="'y_train' is not in .*some.npz, which holds 'x_train', 'y'"):
-        data.npz(tmp_path / "some.npz", labels="y_train")
+    with pytest.raises(ValueError, match="'y_train' is not in .*some.npz; it has 'x_train', 'y'"):
+        data.npz(tmp_path / "some.npz", label_key="y_train")
     with pytest.raises(ValueError, match="images must be uint8"):
         data.npz(tmp_path / "some.npz")
 
@@ -79,14 +79,14 @@ def test_folder(tmp_path):
 
 
 def test_bad_folder(tmp_path):
-    with pytest.raises(ValueError, match="path='.*nowhere' is no folder"):
+    with pytest.raises(ValueError, match="path='.*nowhere' must be an existing folder"):
         data.folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no images; their names end in .bmp, .gif"):
+    with pytest.raises(ValueError, match=r"must hold images, whose names end in .bmp, .gif"):
         data.folder(tmp_path)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "short.jpg").write_bytes(b"\xff\xd8\xff")
     source = data.folder(tmp_path)
-    with pytest.raises(ValueError, match="cannot read .*deep.png: its pixels are 'I;16', not 8 bits a channel"):
+    with pytest.raises(ValueError, match="cannot read .*deep.png: its pixels are 'I;16', not 8 bits per channel"):
         source[0]
     with pytest.raises(ValueError, match="cannot read .*short.jpg: "):
         source[1]

@@ -1,11 +1,10 @@
 """tensorflow-datasets: prepared by TensorFlow where it is installed, read without it everywhere.
 
-`cifar10_tiny.zip` is what `experiments/prepare.py` made of `archive`.
+`cifar10_tiny.zip` is what `diffjax prepare` made of `archive`.
 """
 
 import importlib.util
 import io
-import runpy
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from diffjax import data
+from diffjax.cli import prepare
 from diffjax.errors import UserError
 
 pytest.importorskip("tensorflow_datasets")
@@ -52,6 +52,7 @@ READ = """
 import sys
 import numpy as np
 from diffjax import data
+from diffjax.cli import prepare
 for split in ("train", "test"):
     source = data.tfds("cifar10", split=split, data_dir=sys.argv[1])
     batch = next(data.batches(source, batch_size=len(source), seed=0))
@@ -89,7 +90,7 @@ def test_cifar10_is_prepared_from_its_archive(tmp_path):
     (tmp_path / "archives").mkdir()
     archive(tmp_path / "archives")
     command = [
-        sys.executable, "experiments/prepare.py", "--dataset=cifar10", f"--data-dir={tmp_path}",
+        sys.executable, "-m", "diffjax.cli.main", "prepare", "--dataset=cifar10", f"--data-dir={tmp_path}",
         f"--archives={tmp_path / 'archives'}",
     ]  # fmt: skip
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -111,7 +112,7 @@ def test_bad_names(prepared, tmp_path):
         ("cifar10:9.9.9", "dataset='cifar10:9.9.9': .*cannot be loaded at version 9.9.9"),
         (
             "mnist",
-            "dataset='mnist' is not prepared in .*mnist.*: python experiments/prepare.py --dataset mnist --data-dir",
+            "dataset='mnist' is not prepared in .*mnist.*: diffjax prepare --dataset mnist --data-dir",
         ),
     ):
         with pytest.raises(ValueError, match=words):
@@ -121,10 +122,9 @@ def test_bad_names(prepared, tmp_path):
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
-    prepare = runpy.run_path(str(ROOT / "experiments" / "prepare.py"))["prepare"]
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(UserError, match=r"preparing a data set needs TensorFlow: pip install '\.\[prepare\]'"):
-        prepare("cifar10", str(tmp_path), None)
+    with pytest.raises(UserError, match=r"`diffjax prepare` needs TensorFlow: pip install 'diffjax\[prepare\]'"):
+        prepare.prepare("cifar10", str(tmp_path), None)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ValueError, match=r"dataset='cifar10' needs tensorflow-datasets: pip install 'diffjax\[tfds\]'"):
         data.tfds("cifar10")

@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
 
-from torch_reference.unets import abarankab, openai, pesser, randomised, sr3  # noqa: E402
-from torch_reference.unets.parts import Sinusoids  # noqa: E402
-
 import diffjax as dj  # noqa: E402
 from diffjax import interop  # noqa: E402
 from diffjax.errors import UserError  # noqa: E402
+from diffjax.runs import Run, build, resolve  # noqa: E402
+from torch_reference.unets import abarankab, openai, pesser, randomised, sr3  # noqa: E402
+from torch_reference.unets.parts import Sinusoids  # noqa: E402
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
 T = (0, 3, 500, 999)
@@ -25,7 +25,7 @@ LABELS = (1, 4, 0, 2)
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Several pytest workers with a thread pool each stand in one another's way."""
+    """Keeps several pytest workers from competing with a thread pool each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -33,7 +33,7 @@ def one_thread():
 
 
 def unet_2d(**options):
-    """diffusers' network, small; every level of `widths` that `attended` names attends."""
+    """diffusers' network, small, with attention on the levels `attended` of `widths`."""
     widths, attended = options.pop("widths", (32, 64)), options.pop("attended", (1,))
     resnet = options.get("downsample_type") == "resnet"
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
@@ -75,10 +75,10 @@ CIFAR_2D = {
 
 
 class Case:
-    """A network in PyTorch, how its file is made, and what the import must be told besides."""
+    """A network in PyTorch, how its file is made, and the options of the import."""
 
-    def __init__(self, build, save, ask, options=None, *, labels=False, image=False, size=8):
-        self.build, self.save, self.ask, self.options = build, save, ask, options or {}
+    def __init__(self, build, save, call, options=None, *, labels=False, image=False, size=8):
+        self.build, self.save, self.call, self.options = build, save, call, options or {}
         self.labels, self.image, self.size = labels, image, size
 
 
@@ -138,7 +138,8 @@ def restored(network, x, t, label, image):
     return network(torch.cat([image, x], dim=1), torch.as_tensor(np.cumprod(1 - BETAS) ** 0.5)[t].to(x.dtype))
 
 
-OPENAI = {"diffusion_steps": 1000, "noise_schedule": "linear"}
+SIZE = {"image_size": 8}
+OPENAI = SIZE | {"diffusion_steps": 1000, "noise_schedule": "linear"}
 CASES = {
     "diffusers": Case(unet_2d, save_folder, diffused),
     "diffusers, old names": Case(unet_2d, save_flat_old_names, diffused),
@@ -153,8 +154,9 @@ CASES = {
         lambda: pesser.Model(**pesser.TINY),
         lambda network, folder: saved(network.state_dict(), folder, "a.ckpt"),
         plain,
+        SIZE,
     ),
-    "ermongroup": Case(lambda: pesser.Model(**pesser.TINY), save_run, plain),
+    "ermongroup": Case(lambda: pesser.Model(**pesser.TINY), save_run, plain, SIZE),
     "improved": Case(
         lambda: openai.UNetModel(**openai.TINY),
         lambda network, folder: saved(network.state_dict(), folder, "a.pt"),
@@ -169,11 +171,12 @@ CASES = {
         {**OPENAI, "num_head_channels": 16, "use_new_attention_order": True},
         labels=True,
     ),
-    "abarankab": Case(lambda: abarankab.UNet(**abarankab.TINY), save_abarankab, labelled, labels=True),
+    "abarankab": Case(lambda: abarankab.UNet(**abarankab.TINY), save_abarankab, labelled, SIZE, labels=True),
     "SR3": Case(
         lambda: sr3.UNet(**sr3.TINY),
         lambda network, folder: saved(sr3.GaussianDiffusion(network, BETAS).state_dict(), folder, "I1_E1_gen.pth"),
         restored,
+        SIZE,
         image=True,
     ),
 }
@@ -189,7 +192,7 @@ def built(case, dtype, seed=0):
     return network
 
 
-def draws(case, dtype):
+def inputs(case, dtype):
     """(x, t, label, condition image), NCHW."""
     rng = np.random.default_rng(0)
     batch = len(T) if case.size < 32 else 2
@@ -198,9 +201,9 @@ def draws(case, dtype):
 
 
 def theirs(case, network, dtype):
-    x, t, label, image = (torch.as_tensor(a) for a in draws(case, dtype))
+    x, t, label, image = (torch.as_tensor(a) for a in inputs(case, dtype))
     with torch.no_grad():
-        return case.ask(network, x, t, label if case.labels else None, image).permute(0, 2, 3, 1).numpy()
+        return case.call(network, x, t, label if case.labels else None, image).permute(0, 2, 3, 1).numpy()
 
 
 def quickly(function, *args):
@@ -210,15 +213,15 @@ def quickly(function, *args):
     )
 
 
-def ours(case, net, dtype, **changed):
-    """The imported network's output: ε̂ (with the variance behind it where it gives one)."""
-    x, t, label, image = draws(case, dtype)
+def ours(case, run, dtype, **changed):
+    """The imported network's output: ε̂, and the variance of a network that predicts one."""
+    x, t, label, image = inputs(case, dtype)
     condition = {"label": jnp.asarray(label)} if case.labels else {}
     if case.image:
         condition["image"] = jnp.asarray(image.transpose(0, 2, 3, 1))
-        t = net.schedule.sqrt_alpha_bars[t].astype(dtype)
-    model = net.model.clone(dtype=dtype, **changed)
-    predict = dj.models.predictor(model, net.params, **condition)
+        t = run.schedule.sqrt_alpha_bars[t].astype(dtype)
+    network = run.network.clone(dtype=dtype, **changed)
+    predict = dj.models.predictor(network, run.params, **condition)
     return np.asarray(quickly(predict, jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(t)))
 
 
@@ -230,8 +233,8 @@ def difference(found, expected):
 def test_float64(name, tmp_path, x64):
     case = CASES[name]
     network = built(case, torch.float64)
-    net = interop.load(case.save(network, tmp_path), **case.options)
-    found, expected = ours(case, net, np.float64), theirs(case, network, np.float64)
+    run = interop.load(case.save(network, tmp_path), **case.options)
+    found, expected = ours(case, run, np.float64), theirs(case, network, np.float64)
     # SR3's and abarankab's β are in the file, in float32.
     assert difference(found, expected) < 1e-6
     if not case.image:
@@ -242,8 +245,8 @@ def test_float64(name, tmp_path, x64):
 def test_float32(name, tmp_path):
     case = CASES[name]
     network = built(case, torch.float32)
-    net = interop.load(case.save(network, tmp_path), **case.options)
-    found, expected = ours(case, net, np.float32), theirs(case, network, np.float32)
+    run = interop.load(case.save(network, tmp_path), **case.options)
+    found, expected = ours(case, run, np.float32), theirs(case, network, np.float32)
     assert found.dtype == np.float32
     assert difference(found, expected) < 1e-4
 
@@ -259,7 +262,7 @@ def test_float32(name, tmp_path):
                 {"time_embedding": "cos_sin"},
                 {"freq_shift": 0},
                 {"norm_eps": 1e-5},
-                {"num_heads": 2, "head_channels": None},
+                {"num_heads": 2, "num_head_channels": None},
             )
         ),
         *(
@@ -275,11 +278,11 @@ def test_float32(name, tmp_path):
         ),
     ],
 )
-def test_every_knob_is_seen(name, changed, tmp_path, x64):
+def test_every_field_matters(name, changed, tmp_path, x64):
     case = CASES[name]
     network = built(case, torch.float64)
-    net = interop.load(case.save(network, tmp_path), **case.options)
-    assert difference(ours(case, net, np.float64, **changed), theirs(case, network, np.float64)) > 3e-6
+    run = interop.load(case.save(network, tmp_path), **case.options)
+    assert difference(ours(case, run, np.float64, **changed), theirs(case, network, np.float64)) > 3e-6
 
 
 @pytest.mark.parametrize(
@@ -291,11 +294,11 @@ def test_every_knob_is_seen(name, changed, tmp_path, x64):
         ("guided", {"use_new_attention_order": False}),
     ],
 )
-def test_every_option_is_seen(name, options, tmp_path, x64):
+def test_every_option_matters(name, options, tmp_path, x64):
     case = CASES[name]
     network = built(case, torch.float64)
-    net = interop.load(case.save(network, tmp_path), **case.options | options)
-    assert difference(ours(case, net, np.float64), theirs(case, network, np.float64)) > 1e-3
+    run = interop.load(case.save(network, tmp_path), **case.options | options)
+    assert difference(ours(case, run, np.float64), theirs(case, network, np.float64)) > 1e-3
 
 
 def test_raw_parameters(tmp_path):
@@ -303,20 +306,20 @@ def test_raw_parameters(tmp_path):
         case = CASES[name]
         (tmp_path / name).mkdir()
         path = case.save(built(case, torch.float32), tmp_path / name)
-        averaged, raw = (interop.load(path, ema=ema).params for ema in (True, False))
+        averaged, raw = (interop.load(path, ema=ema, **case.options).params for ema in (True, False))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a + 1, b, atol=1e-6), averaged, raw)
 
 
-# What goes with the weights.
+# The schedule and the sampling of imported networks.
 
 
-def test_settings_of_the_published_kinds(tmp_path):
+def test_sampling_of_the_published_kinds(tmp_path):
     found = {}
     for name, case in CASES.items():
         if case.size == 8:
             (tmp_path / name).mkdir()
             found[name] = interop.load(case.save(built(case, torch.float32), tmp_path / name), **case.options)
-    assert {name: net.settings.variance for name, net in found.items()} == {
+    assert {name: run.with_options(sampler="ddpm").config.sample.variance for name, run in found.items()} == {
         "diffusers": "fixed_large",
         "diffusers, old names": "fixed_small",
         "diffusers, guided": "learned_range",
@@ -327,79 +330,114 @@ def test_settings_of_the_published_kinds(tmp_path):
         "abarankab": "fixed_large",
         "SR3": "fixed_small",
     }
-    for name, net in found.items():
+    grid = dj.timesteps.leading(1000, 50)
+    for name, run in found.items():
+        assert isinstance(run, Run)
         stored = name in ("abarankab", "SR3")
-        np.testing.assert_allclose(net.schedule.betas, BETAS, rtol=1e-7 if stored else 1e-14)
-        assert net.settings.clip == (None if name == "abarankab" else 1.0)
-    assert found["diffusers"].image_size == (8, 8)
-    assert found["SR3"].condition_channels == 3
+        np.testing.assert_allclose(run.schedule.betas, BETAS, rtol=1e-7 if stored else 1e-14)
+        assert run.clip == (None if name == "abarankab" else 1.0)
+        assert run.image_shape == (8, 8, 3)
+        expected = dj.samplers.ddim(run.schedule, grid)
+        jax.tree.map(np.testing.assert_array_equal, run.sampler, expected)
+        # The config describes the same network and schedule.
+        task = build.task(run.config)
+        assert (task.network, task.image_shape) == (run.network, run.image_shape)
+        np.testing.assert_array_equal(task.schedule.betas, run.schedule.betas)
+    assert found["SR3"].task.is_conditional
+    assert found["SR3"].task.level == build.task(found["SR3"].config).level
+
+
+@pytest.mark.parametrize("name", ["pesser", "improved", "abarankab", "SR3"])
+def test_an_unknown_image_size(name, tmp_path):
+    case = CASES[name]
+    path = case.save(built(case, torch.float32), tmp_path)
+    options = {option: value for option, value in case.options.items() if option != "image_size"}
+    if name == "pesser":  # DDPM's networks attend at 16×16, which tells the size.
+        assert interop.load(path, **options).image_shape == (32, 32, 3)
+        return
+    with pytest.raises(UserError, match=f"{path.name} does not say the size of its images: give image_size="):
+        interop.load(path, **options)
 
 
 @pytest.mark.parametrize("name", ["improved", "SR3"])
-def test_predict_goes_through_the_loop(name, tmp_path):
+def test_the_predictor_goes_through_the_loop(name, tmp_path):
     case = CASES[name]
-    net = interop.load(case.save(built(case, torch.float32), tmp_path), **case.options)
+    run = interop.load(case.save(built(case, torch.float32), tmp_path), **case.options)
+    run = run.with_options(sampler="ddpm", num_steps=3, timestep_spacing="trailing")
     condition = {"label": jnp.array([1, 2])} if case.labels else {}
     condition |= {"image": jnp.zeros((2, 8, 8, 3))} if case.image else {}
-    steps = dj.samplers.ddpm(net.schedule, dj.timesteps.trailing(1000, 3), variance=net.settings.variance)
     keys = dj.sample_keys(0, 0, 2)
-    x = dj.sample(steps, net.predict(**condition), dj.initial_noise(keys, (8, 8, 3)), keys, clip=net.settings.clip)
+    x = dj.sample(run.sampler, run.predictor(**condition), dj.initial_noise(keys, (8, 8, 3)), keys, clip=run.clip)
     assert x.shape == (2, 8, 8, 3)
     assert np.all(np.isfinite(x))
+    if case.image:
+        np.testing.assert_allclose(run.restorer()(condition["image"], keys), x, atol=1e-5)
+    else:
+        made = run.sample(2, seed=0, label=[1, 2])
+        np.testing.assert_allclose(made / 127.5 - 1, np.clip(x, -1, 1), atol=0.01)
+        assert run.labels(2, [1, 2]).tolist() == [1, 2]
 
 
-def test_time_per_thousand(tmp_path):
+def test_rescaled_timesteps(tmp_path):
     case = CASES["improved"]
     path = case.save(built(case, torch.float32), tmp_path)
-    options = {"diffusion_steps": 4000, "noise_schedule": "cosine", "num_heads": 4}
+    options = SIZE | {"diffusion_steps": 4000, "noise_schedule": "cosine", "num_heads": 4}
     scaled, plain = (interop.load(path, rescale_timesteps=on, **options) for on in (True, False))
+    assert (scaled.config.task.timestep_scale, plain.config.task.timestep_scale) == (0.25, 1.0)
     np.testing.assert_allclose(scaled.schedule.betas, dj.schedules.cosine(4000).betas)
-    x, label = jnp.asarray(draws(case, np.float32)[0].transpose(0, 2, 3, 1)), jnp.array(LABELS)
-    at, expected = (quickly(net.predict(label=label), x, jnp.full(4, t)) for net, t in ((scaled, 2000), (plain, 500)))
+    x, label = jnp.asarray(inputs(case, np.float32)[0].transpose(0, 2, 3, 1)), jnp.array(LABELS)
+    at, expected = (quickly(run.predictor(label=label), x, jnp.full(4, t)) for run, t in ((scaled, 2000), (plain, 500)))
     np.testing.assert_allclose(at.eps, expected.eps, atol=1e-5)
 
 
 def test_sr3_samples_on_any_schedule(tmp_path):
     case = CASES["SR3"]
-    net = interop.load(case.save(built(case, torch.float32), tmp_path))
-    short = dj.schedules.linear(10, beta_start=1e-4, beta_end=0.5)
-    predict = net.predict(schedule=short, image=jnp.zeros((1, 8, 8, 3)))
-    x = jnp.ones((1, 8, 8, 3))
-    level = jnp.asarray(short.sqrt_alpha_bars[7:8], jnp.float32)
-    at_level = dj.models.predictor(net.model, net.params, image=jnp.zeros((1, 8, 8, 3)))
+    run = interop.load(case.save(built(case, torch.float32), tmp_path), **case.options)
+    short = {"name": "linear", "num_timesteps": 10, "beta_start": 1e-4, "beta_end": 0.5}
+    predict = run.with_options(schedule=short, num_steps=10).predictor(image=jnp.zeros((1, 8, 8, 3)))
+    x, schedule = jnp.ones((1, 8, 8, 3)), dj.schedules.linear(10, beta_start=1e-4, beta_end=0.5)
+    level = jnp.asarray(schedule.sqrt_alpha_bars[7:8], jnp.float32)
+    at_level = dj.models.predictor(run.network, run.params, image=jnp.zeros((1, 8, 8, 3)))
     np.testing.assert_allclose(quickly(predict, x, jnp.array([7])), quickly(at_level, x, level), atol=1e-6)
 
 
+def test_networks_conditioned_on_t_keep_their_schedule(tmp_path):
+    case = CASES["diffusers"]
+    run = interop.load(case.save(built(case, torch.float32), tmp_path))
+    with pytest.raises(UserError, match="sampled on the schedule it was trained on"):
+        run.with_options(schedule={"num_timesteps": 10}, num_steps=5)
+
+
 @pytest.mark.parametrize(
-    ("config", "schedule"),
+    "config",
     [
-        ({"beta_schedule": "scaled_linear", "beta_start": 1e-3, "beta_end": 0.01}, None),
-        ({"beta_schedule": "squaredcos_cap_v2"}, None),
-        ({"beta_schedule": "sigmoid", "num_train_timesteps": 50}, None),
-        ({"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3}, None),
-        ({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}, None),
+        {"beta_schedule": "scaled_linear", "beta_start": 1e-3, "beta_end": 0.01},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "sigmoid", "num_train_timesteps": 50},
+        {"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3},
+        {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
     ],
 )
-def test_schedules(config, schedule, tmp_path):
+def test_schedules(config, tmp_path):
     network = unet_2d(norm_num_groups=8, widths=(8, 8), attended=())
     network.save_pretrained(tmp_path)
     scheduler = diffusers.DDPMScheduler(**config)
     scheduler.save_config(tmp_path)
-    net = interop.load(tmp_path)
-    # diffusers sets the last of a schedule that ends at 0 to a small number besides.
-    np.testing.assert_allclose(net.schedule.alpha_bars[:-1], scheduler.alphas_cumprod[:-1], rtol=1e-4, atol=1e-7)
-    assert net.settings.target == ("v" if "prediction_type" in config else "eps")
+    run = interop.load(tmp_path)
+    # Where ᾱ ends at 0, diffusers replaces it by a small number.
+    np.testing.assert_allclose(run.schedule.alpha_bars[:-1], scheduler.alphas_cumprod[:-1], rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(build.schedule(run.config.schedule).betas, run.schedule.betas)
+    assert run.config.train.target == run.task.objective.target == ("v" if "prediction_type" in config else "eps")
 
 
 def test_50_steps_of_ddim_as_in_diffusers(tmp_path):
-    """The whole way, in float32: the pipeline's image, and ours."""
+    """The image of the pipeline and ours agree in float32."""
     case = CASES["diffusers, CIFAR-10"]
     network = randomised(case.build(), 0)
-    net = interop.load(case.save(network, tmp_path))
+    run = interop.load(case.save(network, tmp_path))
     keys = dj.sample_keys(0, 0, 1)
     x_T = dj.initial_noise(keys, (32, 32, 3))
-    steps = dj.samplers.ddim(net.schedule, net.grid(50))
-    x = dj.sample(steps, net.predict(), x_T, clip=net.settings.clip)
+    x = dj.sample(run.sampler, run.predictor(), x_T, clip=run.clip)
     pipeline = diffusers.DDIMPipeline(network, diffusers.DDPMScheduler())
     pipeline.set_progress_bar_config(disable=True)
     noise = torch.tensor(np.asarray(x_T).transpose(0, 3, 1, 2))
@@ -410,17 +448,15 @@ def test_50_steps_of_ddim_as_in_diffusers(tmp_path):
     assert expected.std() > 0.1
 
 
-# Out, and back.
+# Export.
 
 
 @pytest.mark.parametrize("name", ["diffusers", "diffusers, guided"])
 def test_there_and_back_bit_equal(name, tmp_path):
     case = CASES[name]
     network = randomised(case.build(), 3)
-    net = interop.load(case.save(network, tmp_path / "theirs"))
-    folder = interop.export(
-        tmp_path / "ours", net.model, net.params, net.schedule, image_size=net.image_size, settings=net.settings
-    )
+    run = interop.load(case.save(network, tmp_path / "theirs"))
+    folder = interop.export(tmp_path / "ours", run)
     again = diffusers.UNet2DModel.from_pretrained(folder / "unet")
     expected = network.state_dict()
     assert again.state_dict().keys() == expected.keys()
@@ -429,13 +465,13 @@ def test_there_and_back_bit_equal(name, tmp_path):
         json.loads((folder / path).read_text()) for path in ("unet/config.json", "scheduler/scheduler_config.json")
     )
     written = {key: value for key, value in config.items() if not key.startswith("_")}
-    # The same network by another name: normalisation groups said aloud, one head of all channels.
+    # The normalisation groups of attention are explicit in what is written.
     assert {key: network.config[key] for key in written if key != "attn_norm_num_groups"} == {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in written.items()
         if key != "attn_norm_num_groups"
     }
-    assert scheduler["variance_type"] == net.settings.variance
+    assert scheduler["variance_type"] == run.preferred["variance"]
 
 
 @pytest.mark.parametrize(
@@ -444,15 +480,64 @@ def test_there_and_back_bit_equal(name, tmp_path):
         ({"num_heads": 2, "attention_levels": (0, 1)}, "num_heads=2"),
         ({"activate_embedding": False}, "activate_embedding"),
         ({"num_classes": 3, "class_embedding": "block"}, "class_embedding"),
-        ({"multipliers": (2, 2)}, "multipliers"),
-        ({"multipliers": (1, 1, 1, 1, 1)}, "no image size 8×8, which is halved 4 times"),
+        ({"channel_mults": (2, 2)}, "channel_mults=.2, 2., which do not begin with 1"),
+        ({"channel_mults": (1, 1, 1, 1, 1)}, "no image size 8×8, which is halved 4 times"),
     ],
 )
-def test_what_diffusers_lacks(change, message, tmp_path):
-    model = dj.models.UNet(**{"channels": 8, "multipliers": (1, 2), "attention_levels": (), "groups": 4} | change)
-    label = jnp.zeros(1, jnp.int32) if model.num_classes else None
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), label)["params"]
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+def test_networks_that_diffusers_has_nothing_for(change, message, tmp_path):
+    model = {"base_channels": 8, "channel_mults": (1, 2), "attention_levels": (), "num_groups": 4} | change
+    config = resolve.resolve({"data": {"image_shape": (8, 8, 3)}, "model": model})
+    task = build.task(config)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), build.params_shape(task))
     with pytest.raises(UserError, match=message):
-        interop.export(tmp_path / "out", model, params, dj.schedules.linear(10), image_size=(8, 8))
+        interop.export(tmp_path / "out", Run(config, task, params))
     assert not (tmp_path / "out").exists()
+
+
+def test_networks_with_a_condition_image(tmp_path):
+    """The predictor of guided diffusion's upsamplers takes the image; diffusers has no such pipeline."""
+    network = randomised(openai.UNetModel(**openai.TINY | {"in_channels": 6}), 0)
+    run = interop.load(saved(network.state_dict(), tmp_path, "up.pt"), **OPENAI, num_heads=4)
+    x, label = jnp.ones((1, 8, 8, 3)), jnp.array([1])
+    assert quickly(run.predictor(label=label, image=x), x, jnp.array([5])).eps.shape == (1, 8, 8, 3)
+    with pytest.raises(UserError, match="have no condition image: this network takes 3 channels of it"):
+        interop.export(tmp_path / "out", run)
+
+
+# DiT.
+
+
+@pytest.fixture
+def dit(tmp_path):
+    """A small transformer of diffusers, and a pipeline's folder with it."""
+    config = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "num_embeds_ada_norm": 5}
+    network = diffusers.DiTTransformer2DModel(**config, in_channels=3, out_channels=6, sample_size=8)
+    network = randomised(network, 0)
+    for block in network.transformer_blocks[1:]:
+        block.norm1.emb.load_state_dict(network.transformer_blocks[0].norm1.emb.state_dict())
+    network.save_pretrained(tmp_path / "theirs/transformer")
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    scheduler.save_pretrained(tmp_path / "theirs/scheduler")
+    return network, tmp_path / "theirs"
+
+
+def test_dit_there_and_back_bit_equal(dit, tmp_path):
+    network, folder = dit
+    run = interop.load(folder)
+    assert (run.config.model.name, run.image_shape, run.clip) == ("dit", (8, 8, 3), None)
+    assert build.task(run.config).network == run.network
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    found = quickly(run.predictor(label=jnp.array([1, 4])), jnp.asarray(x), jnp.array([3, 900])).eps
+    with torch.no_grad():
+        output = network(torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor([3, 900]), torch.tensor([1, 4])).sample
+    assert difference(np.asarray(found), output[:, :3].permute(0, 2, 3, 1).numpy()) < 1e-4
+    # Its labels were dropped at times in training, so it can be guided.
+    assert run.with_options(guidance_scale=4.0, num_steps=2).sample(2, label=3).shape == (2, 8, 8, 3)
+
+    ours = interop.export(tmp_path / "ours", run)
+    again = diffusers.DiTTransformer2DModel.from_pretrained(ours / "transformer")
+    expected = network.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+    assert diffusers.DiTPipeline.from_pretrained(ours, vae=None).transformer.config.num_layers == 2
+    jax.tree.map(np.testing.assert_array_equal, interop.load(ours).params, run.params)

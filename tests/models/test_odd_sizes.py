@@ -12,11 +12,11 @@ import pytest
 
 from diffjax.models import UNet
 
-SMALL = {"channels": 4, "multipliers": (1, 2, 2), "num_res_blocks": 1, "groups": 2, "dropout": 0.0}
+SMALL = {"base_channels": 4, "channel_mults": (1, 2, 2), "num_res_blocks": 1, "num_groups": 2, "dropout": 0.0}
 FAMILY = {
     "ddpm": {"attention_levels": (1,)},
     "improved": {"attention_levels": (), "downsample_padding": (1, 1), "middle_attention": False},
-    "guided": {"attention_levels": (), "scale_shift": True, "resblock_updown": True},
+    "guided": {"attention_levels": (), "use_scale_shift_norm": True, "resblock_updown": True},
 }
 family = pytest.mark.parametrize("name", FAMILY)
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
@@ -61,18 +61,18 @@ class OnCanvas:
 
     def __call__(self, x, t, image):
         model, p = self.model, self.params
-        half = model.channels // 2
+        half = model.base_channels // 2
         angles = t * np.exp(-np.log(1e4) / (half - 1) * np.arange(half))
         waves = np.concatenate([np.sin(angles), np.cos(angles)])
         self.emb = dense(swish(dense(waves, p["time_1"])), p["time_2"])
 
         self.sizes = [x.shape[:2]]
-        for _ in model.multipliers[1:]:
+        for _ in model.channel_mults[1:]:
             self.sizes.append(tuple((n + 1) // 2 for n in self.sizes[-1]))
         canvas = np.zeros((*self.canvas, x.shape[-1] + image.shape[-1]))
         canvas[: x.shape[0], : x.shape[1]] = np.concatenate([x, image], axis=-1)
 
-        last = len(model.multipliers) - 1
+        last = len(model.channel_mults) - 1
         h = self.conv(canvas, 0, p["conv_in"])
         skips = [h]
         for level in range(last + 1):
@@ -110,7 +110,7 @@ class OnCanvas:
 
     def norm(self, h, level, p):
         height, width = self.sizes[level]
-        inside = h[:height, :width].reshape(height, width, self.model.groups, -1)
+        inside = h[:height, :width].reshape(height, width, self.model.num_groups, -1)
         centred = inside - inside.mean((0, 1, 3), keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean((0, 1, 3), keepdims=True) + self.model.norm_eps)
         found = np.zeros_like(h)
@@ -144,7 +144,7 @@ class OnCanvas:
         if resample:
             h, x, level = resample(h, to), resample(x, to), to
         h, emb = self.conv(h, level, p["conv1"]), dense(swish(self.emb), p["emb"])
-        if self.model.scale_shift:
+        if self.model.use_scale_shift_norm:
             scale, shift = np.split(emb, 2)
             h = self.norm(h, level, p["norm2"]) * (1 + scale) + shift
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import launch
+from diffjax.cli import launch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diffjax import evaluation
-from diffjax.evaluation import inception, resize
+from diffjax import metrics
+from diffjax.metrics.features import inception, resize
 
 torch = pytest.importorskip("torch")
 # torchvision built for another PyTorch raises RuntimeError.
@@ -23,7 +23,7 @@ TENSORS = torch.tensor(X), torch.tensor(Y)
 def test_frechet_distance():
     from torch_fidelity import metric_fid
 
-    ours = evaluation.frechet_distance(evaluation.statistics(X), evaluation.statistics(Y))
+    ours = metrics.frechet_distance(metrics.statistics(X), metrics.statistics(Y))
     theirs = metric_fid.fid_statistics_to_metric(*map(metric_fid.fid_features_to_statistics, TENSORS), False)
     assert ours == pytest.approx(theirs[fidelity.KEY_METRIC_FID], rel=1e-9)
 
@@ -32,7 +32,7 @@ def test_kernel_distance_over_the_same_subsets():
     from torch_fidelity import metric_kid
 
     theirs = metric_kid.kid_features_to_metric(*TENSORS, kid_subsets=10, kid_subset_size=100, verbose=False)
-    ours = evaluation.subset_kernel_distance(X, Y, subsets=10, subset_size=100)
+    ours = metrics.subset_kernel_distance(X, Y, subsets=10, subset_size=100)
     assert ours[0] == pytest.approx(theirs[fidelity.KEY_METRIC_KID_MEAN], rel=1e-9)
     assert ours[1] == pytest.approx(theirs[fidelity.KEY_METRIC_KID_STD], rel=1e-9)
 
@@ -41,7 +41,7 @@ def test_inception_score():
     from torch_fidelity import metric_isc
 
     theirs = metric_isc.isc_features_to_metric(torch.tensor(X))
-    ours = evaluation.inception_score(X)
+    ours = metrics.inception_score(X)
     assert ours[0] == pytest.approx(theirs[fidelity.KEY_METRIC_ISC_MEAN], rel=1e-9)
     assert ours[1] == pytest.approx(theirs[fidelity.KEY_METRIC_ISC_STD], rel=1e-9)
 
@@ -51,7 +51,7 @@ def test_precision_and_recall():
 
     nearer = X[:, :4], Y[:200, :4]
     theirs = metric_prc.prc_features_to_metric(*map(torch.tensor, nearer), verbose=False)
-    ours = evaluation.precision_recall(*nearer)
+    ours = metrics.precision_recall(*nearer)
     assert ours == (pytest.approx(theirs["precision"]), pytest.approx(theirs["recall"]))
     assert 0 < ours.precision < 1
 

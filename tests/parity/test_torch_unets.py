@@ -15,7 +15,7 @@ BETAS = np.linspace(1e-6, 1e-2, 2000)
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Several pytest workers with a thread pool each stand in one another's way."""
+    """Keeps several pytest workers from competing with a thread pool each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -364,7 +364,7 @@ def run_order(net):
 
 
 def split_qkv(module, state):
-    """qkv as `[heads, 3, rows]`, or `[3, heads, rows]` in OpenAI's new order, to three; a bias that lacks is zero."""
+    """qkv as `[heads, 3, rows]`, or `[3, heads, rows]` in OpenAI's new order, to three; a missing bias is zero."""
     name = "to_qkv" if "to_qkv.weight" in state else "qkv"
     weight = state.pop(f"{name}.weight")
     bias = state.pop(f"{name}.bias", torch.zeros(len(weight), dtype=weight.dtype))

@@ -1,33 +1,10 @@
-from html.parser import HTMLParser
-
 import numpy as np
 import pytest
+from html_reader import EVIL, Reader
 
 from diffjax import viz
 from diffjax.errors import UserError
 from diffjax.report import pages
-
-EVIL = "<script>alert('1')</script> & \"http://example.org\""
-
-
-class Reader(HTMLParser):
-    """Tags, what they refer to, and text; sees that all is closed."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.references, self.text = [], [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.references += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def test_texts_are_escaped_wherever_they_are(tmp_path):

@@ -8,13 +8,18 @@ import optax
 import pytest
 
 from diffjax import data, models, schedules
-from diffjax.tasks import generation
-from diffjax.training import draws, ema, optimizers, packing, reports, setup, state
-from diffjax.training.step import NUM_BUCKETS, check_batch_size, make_train_step, put_batches, put_resident, replicate
+from diffjax.tasks.generation import Generation
+from diffjax.training import ema, optimizers, packing, reporting, state
+from diffjax.training.step import NUM_BUCKETS, check_batch_size, make_train_step, put_batches, put_on_device, replicate
+from diffjax.training.timestep_sampling import initial_history
 
-MODEL = models.UNet(channels=8, multipliers=(1,), num_res_blocks=1, attention_resolutions=(), groups=4, dropout=0.0)
+MODEL = models.UNet(
+    base_channels=8, channel_mults=(1,), num_res_blocks=1, attention_resolutions=(), num_groups=4, dropout=0.0
+)
 T = 8
 BATCH = 16
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def toy_loss(params, batch, t, keys, dropout_key):
@@ -37,8 +42,8 @@ def images(steps, bad=()):
     return batches
 
 
-def start(optimizer, num_devices, init=toy_init, ema_decays=(0.9,), timesteps="uniform"):
-    history = draws.empty_history(T) if timesteps == "importance" else None
+def start(optimizer, num_devices, init=toy_init, ema_decays=(0.9,), timestep_sampling="uniform"):
+    history = initial_history(timestep_sampling, T)
     create = partial(state.create, init, optimizer, ema_decays=ema_decays, history=history)
     options = {"xla_backend_optimization_level": 0}
     return replicate(jax.jit(create, compiler_options=options)(jax.random.key(0)), jax.devices()[:num_devices])
@@ -47,28 +52,23 @@ def start(optimizer, num_devices, init=toy_init, ema_decays=(0.9,), timesteps="u
 def run(num_devices, batches, *, loss=toy_loss, init=toy_init, ema_decays=(0.9,), **options):
     """(last state, metrics of each step)."""
     optimizer, devices = optax.adam(2e-3), jax.devices()[:num_devices]
-    per_dispatch = options.get("steps_per_dispatch", 1)
+    per_call = options.get("steps_per_call", 1)
     options = {"num_timesteps": T, "batch_size": BATCH, "devices": devices} | options
     train_step = make_train_step(loss, optimizer, **options)
-    current = start(optimizer, num_devices, init, ema_decays, options.get("timesteps"))
-    dispatches = []
-    for first in range(0, len(batches), per_dispatch):
-        current, metrics = train_step(current, put_batches(batches[first : first + per_dispatch], devices))
-        dispatches.append(jax.device_get(metrics))
-    return current, {name: np.concatenate([m[name] for m in dispatches]) for name in dispatches[0]}
+    current = start(optimizer, num_devices, init, ema_decays, options.get("timestep_sampling", "uniform"))
+    calls = []
+    for first in range(0, len(batches), per_call):
+        current, metrics = train_step(current, put_batches(batches[first : first + per_call], devices))
+        calls.append(jax.device_get(metrics))
+    return current, {name: np.concatenate([m[name] for m in calls]) for name in calls[0]}
 
 
 @cache
 def run_unet(num_devices, model=MODEL):
     """As `run`, for 8 steps."""
     batches = data.batches(data.digits(), batch_size=BATCH, seed=0)
-    return run(
-        num_devices,
-        [next(batches) for _ in range(8)],
-        loss=generation.loss(schedules.linear(100), model),
-        init=partial(setup.init_params, model, (8, 8, 1)),
-        num_timesteps=100,
-    )
+    task = Generation(model, schedules.linear(100), (8, 8, 1))
+    return run(num_devices, [next(batches) for _ in range(8)], loss=task.loss(), init=task.init, num_timesteps=100)
 
 
 def assert_close(a, b, **tolerance):
@@ -78,7 +78,6 @@ def assert_close(a, b, **tolerance):
         np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0} | tolerance)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_one_device_and_eight_train_the_same_network():
     (one, metrics_one), (eight, metrics_eight) = (run_unet(count) for count in (1, 8))
     np.testing.assert_allclose(metrics_one["loss"], metrics_eight["loss"], rtol=1e-5)
@@ -90,20 +89,20 @@ def test_one_device_and_eight_train_the_same_network():
 
 
 @pytest.mark.parametrize(
-    ("timesteps", "accumulate"), [("uniform", 1), ("antithetic", 2), ("low_discrepancy", 1), ("importance", 2)]
+    ("timestep_sampling", "accumulate"), [("uniform", 1), ("antithetic", 2), ("low_discrepancy", 1), ("importance", 2)]
 )
-def test_one_device_and_eight_agree_to_1e_9_in_float64(x64, timesteps, accumulate):
-    one, metrics_one = run(1, images(12), timesteps=timesteps)
-    eight, metrics_eight = run(8, images(12), timesteps=timesteps, accumulate=accumulate)
+def test_one_device_and_eight_agree_to_1e_9_in_float64(x64, timestep_sampling, accumulate):
+    one, metrics_one = run(1, images(12), timestep_sampling=timestep_sampling)
+    eight, metrics_eight = run(8, images(12), timestep_sampling=timestep_sampling, grad_accumulation_steps=accumulate)
     assert_close(one, eight, atol=1e-9)
     assert_close(metrics_one, metrics_eight, atol=1e-9)
     assert one.params["w"].dtype == np.float64
 
 
-@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
-def test_three_steps_a_dispatch_are_three_dispatches(timesteps):
-    singles, metrics = run(2, images(12), timesteps=timesteps)
-    triples, metrics_of_triples = run(2, images(12), timesteps=timesteps, steps_per_dispatch=3)
+@pytest.mark.parametrize("timestep_sampling", ["uniform", "importance"])
+def test_three_steps_a_call_are_three_calls(timestep_sampling):
+    singles, metrics = run(2, images(12), timestep_sampling=timestep_sampling)
+    triples, metrics_of_triples = run(2, images(12), timestep_sampling=timestep_sampling, steps_per_call=3)
     assert_close(singles, triples, rtol=1e-5, atol=1e-6)
     assert_close(metrics, metrics_of_triples, rtol=1e-5, atol=1e-6)
     assert int(triples.step) == 12
@@ -111,7 +110,7 @@ def test_three_steps_a_dispatch_are_three_dispatches(timesteps):
 
 def test_four_micro_batches_are_one_batch():
     whole, metrics = run(2, images(6))
-    parts, metrics_of_parts = run(2, images(6), accumulate=4)
+    parts, metrics_of_parts = run(2, images(6), grad_accumulation_steps=4)
     assert_close(whole, parts, rtol=1e-5, atol=1e-6)
     assert_close(metrics, metrics_of_parts, rtol=1e-5)
 
@@ -146,19 +145,19 @@ def test_step_is_sgd_on_the_mean_gradient_and_ema_follows():
         assert int(current.step) == n + 1
 
 
-def test_noise_and_timesteps_are_drawn_by_example_anew_each_step():
+def test_noise_and_timesteps_are_sampled_by_example_anew_each_step():
     def seen(num_devices, accumulate=1):
-        drawn = []
+        sampled = []
 
         def loss(params, batch, t, keys, dropout_key):
             noise = jax.vmap(jax.random.normal)(keys)
-            jax.debug.callback(lambda *d: drawn.append(np.transpose(d)), batch["image"][:, 0], t, noise)
+            jax.debug.callback(lambda *d: sampled.append(np.transpose(d)), batch["image"][:, 0], t, noise)
             return params["w"].sum() * noise
 
         numbered = [{"image": np.arange(BATCH, dtype=np.float32).reshape(-1, 1)}] * 2
-        run(num_devices, numbered, loss=loss, accumulate=accumulate)
+        run(num_devices, numbered, loss=loss, grad_accumulation_steps=accumulate)
         jax.effects_barrier()
-        rows = np.concatenate(drawn)
+        rows = np.concatenate(sampled)
         return rows[np.lexsort(rows.T)]
 
     one, four = seen(1), seen(4, accumulate=2)
@@ -166,20 +165,20 @@ def test_noise_and_timesteps_are_drawn_by_example_anew_each_step():
     assert len(np.unique(one[:, 2])) == 2 * BATCH
 
 
-@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
-def test_a_bad_batch_changes_nothing_and_is_counted(timesteps):
-    good, _ = run(1, images(3), timesteps=timesteps)
-    skipped, metrics = run(1, images(5, bad=(3, 4)), timesteps=timesteps)
+@pytest.mark.parametrize("timestep_sampling", ["uniform", "importance"])
+def test_a_bad_batch_changes_nothing_and_is_counted(timestep_sampling):
+    good, _ = run(1, images(3), timestep_sampling=timestep_sampling)
+    skipped, metrics = run(1, images(5, bad=(3, 4)), timestep_sampling=timestep_sampling)
     for field in ("params", "ema_params", "opt_state", "history", "key"):
         assert_close(getattr(skipped, field), getattr(good, field))
     assert (int(skipped.step), int(skipped.skipped)) == (5, 2)
     assert metrics["skipped"].tolist() == [0, 0, 0, 1, 2]
     assert np.isfinite(metrics["loss"]).tolist() == [True] * 3 + [False] * 2
     # The next good batch ends the row, and trains.
-    after, metrics = run(1, images(6, bad=(3, 4)), timesteps=timesteps)
+    after, metrics = run(1, images(6, bad=(3, 4)), timestep_sampling=timestep_sampling)
     assert metrics["skipped"][-1] == 0
     assert not np.array_equal(after.params["w"], good.params["w"])
-    report = reports.summarize([metrics])
+    report = reporting.summarize([metrics])
     assert report["skipped"] == 2
     assert report["loss"] == pytest.approx(np.mean(metrics["loss"][[0, 1, 2, 5]]))
 
@@ -195,14 +194,14 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too():
     assert_close(end.params, zeros)
 
 
-@pytest.mark.parametrize("timesteps", ["uniform", "importance"])
-def test_the_loss_by_part_of_the_schedule(timesteps):
+@pytest.mark.parametrize("timestep_sampling", ["uniform", "importance"])
+def test_the_loss_by_part_of_the_schedule(timestep_sampling):
     def loss(params, batch, t, keys, dropout_key):
         return 0 * params["w"].sum() + 1.0 + t
 
-    _, metrics = run(1, images(40), loss=loss, timesteps=timesteps)
+    _, metrics = run(1, images(40), loss=loss, timestep_sampling=timestep_sampling)
     np.testing.assert_allclose(metrics["bucket_loss"].sum(1) / BATCH, metrics["loss"], rtol=1e-5)
-    report = reports.summarize([{name: column[:15] for name, column in metrics.items()},
+    report = reporting.summarize([{name: column[:15] for name, column in metrics.items()},
                                 {name: column[15:] for name, column in metrics.items()}])  # fmt: skip
     # Mean of 1 + t over t = 0, 1; 2, 3; …
     found = [report[f"loss_t{n}"] for n in range(NUM_BUCKETS)]
@@ -214,26 +213,29 @@ def test_the_loss_by_part_of_the_schedule(timesteps):
 def test_a_report_of_skipped_steps_alone():
     bad = {"loss": np.array([np.nan]), "grad_norm": np.array([np.nan]), "skipped": np.array([1]),
            "bucket_loss": np.full((1, 4), np.nan), "bucket_weight": np.ones((1, 4))}  # fmt: skip
-    assert reports.summarize([bad]) == {"skipped": 1.0}
+    assert reporting.summarize([bad]) == {"skipped": 1.0}
 
 
-@pytest.mark.parametrize(("accumulate", "large"), [(1, packing.LARGE), (2, packing.LARGE), (1, 5)])
-def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, accumulate, large):
+@pytest.mark.parametrize(
+    ("timestep_sampling", "accumulate", "large"),
+    [("uniform", 1, packing.LARGE), ("importance", 2, packing.LARGE), ("uniform", 1, 5)],
+)
+def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, timestep_sampling, accumulate, large):
     monkeypatch.setattr(packing, "LARGE", large)
+    jax.config.update("jax_disable_most_optimizations", False)  # what is counted is the program that trains
     optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
-    for timesteps in ("uniform", "importance"):
-        train_step = make_train_step(
-            toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
-            timesteps=timesteps, accumulate=accumulate,
-        )  # fmt: skip
-        current = start(optimizer, 2, timesteps=timesteps)
-        program = jax.jit(train_step).lower(current, put_batches(images(1), devices)).compile().as_text()
-        assert not re.findall(r"= .*\b(?:all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", program)
-        assert not re.findall(r"\b(?:infeed|outfeed|send|recv)\(|callback", program)
-        (result,) = re.findall(r"= (.*)\ball-reduce(?:-start)?\(", program)
-        sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in re.findall(r"f32\[([\d,]*)\]", result)]
-        assert sum(sizes) == 4 * 3 + 3 + BATCH
-        assert result.count("[") == len(sizes)
+    train_step = make_train_step(
+        toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
+        timestep_sampling=timestep_sampling, grad_accumulation_steps=accumulate,
+    )  # fmt: skip
+    current = start(optimizer, 2, timestep_sampling=timestep_sampling)
+    program = jax.jit(train_step).lower(current, put_batches(images(1), devices)).compile().as_text()
+    assert not re.findall(r"= .*\b(?:all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", program)
+    assert not re.findall(r"\b(?:infeed|outfeed|send|recv)\(|callback", program)
+    (result,) = re.findall(r"= (.*)\ball-reduce(?:-start)?\(", program)
+    sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in re.findall(r"f32\[([\d,]*)\]", result)]
+    assert sum(sizes) == 4 * 3 + 3 + BATCH
+    assert result.count("[") == len(sizes)
 
 
 def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
@@ -252,8 +254,8 @@ def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
 
 
 def test_one_program_for_every_learning_rate_of_a_run(count_compilations):
-    rates = optimizers.learning_rate(0.1, warmup_steps=2, decay="cosine", num_steps=6)
-    optimizer, devices = optimizers.optimizer("adam", rates, clip_norm=1.0), jax.devices()[:2]
+    rates = optimizers.learning_rate(0.1, warmup_steps=2, lr_schedule="cosine", num_steps=6)
+    optimizer, devices = optimizers.optimizer("adam", rates, grad_clip_norm=1.0), jax.devices()[:2]
     train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
     current, batches = start(optimizer, 2), [put_batches([batch], devices) for batch in images(6)]
     seen = [np.asarray(current.params["w"])]
@@ -268,14 +270,14 @@ def test_one_program_for_every_learning_rate_of_a_run(count_compilations):
 
 
 def test_another_run_s_learning_rate_is_the_same_program():
-    def program(peak, clip_norm=1.0):
-        rate = optimizers.learning_rate(peak, warmup_steps=2, decay="cosine", num_steps=6)
-        optimizer, devices = optimizers.optimizer("adamw", rate, clip_norm=clip_norm), jax.devices()[:2]
+    def program(peak, grad_clip_norm=1.0):
+        rate = optimizers.learning_rate(peak, warmup_steps=2, lr_schedule="cosine", num_steps=6)
+        optimizer, devices = optimizers.optimizer("adamw", rate, grad_clip_norm=grad_clip_norm), jax.devices()[:2]
         train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
         return jax.jit(train_step).lower(start(optimizer, 2), put_batches(images(1), devices)).as_text()
 
     assert program(0.1) == program(0.2)
-    assert program(0.1) != program(0.1, clip_norm=2.0)
+    assert program(0.1) != program(0.1, grad_clip_norm=2.0)
 
 
 def test_state_is_consumed():
@@ -287,8 +289,8 @@ def test_state_is_consumed():
     assert current.ema_params[0.9]["w"].is_deleted()
 
 
-@pytest.mark.parametrize("steps_per_dispatch", [1, 3])
-def test_resident_data_draws_its_batches_inside(steps_per_dispatch):
+@pytest.mark.parametrize("steps_per_call", [1, 3])
+def test_batches_of_data_on_the_devices_are_sampled_inside(steps_per_call):
     everything = np.random.default_rng(1).random((50, 4)).astype(np.float32)
 
     def choose(data, key, step, n):
@@ -300,19 +302,18 @@ def test_resident_data_draws_its_batches_inside(steps_per_dispatch):
     optimizer, devices = optax.adam(2e-3), jax.devices()[:2]
     train_step = make_train_step(
         toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
-        steps_per_dispatch=steps_per_dispatch, draw_batch=choose,
+        steps_per_call=steps_per_call, sample_batch=choose,
     )  # fmt: skip
-    current, resident = start(optimizer, 2), put_resident({"image": everything}, devices)
+    current, on_device = start(optimizer, 2), put_on_device({"image": everything}, devices)
     losses = []
-    for _ in range(0, 6, steps_per_dispatch):
-        current, metrics = train_step(current, resident)
+    for _ in range(0, 6, steps_per_call):
+        current, metrics = train_step(current, on_device)
         losses += metrics["loss"].tolist()
     assert_close(current, given, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(losses, metrics_given["loss"], rtol=1e-5)
-    assert not resident[0]["image"].is_deleted()
+    assert not on_device[0]["image"].is_deleted()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_bfloat16_arithmetic_trains_float32_parameters():
     _, metrics_single = run_unet(1)
     half, metrics_half = run_unet(1, model=MODEL.clone(dtype=jnp.bfloat16))
@@ -329,7 +330,7 @@ def test_every_device_step_and_micro_batch_has_a_dropout_key_of_its_own():
         jax.debug.callback(lambda bits: seen.append(tuple(np.ravel(bits))), jax.random.key_data(dropout_key))
         return params["w"].sum() * jnp.ones(len(keys))
 
-    run(8, images(2), loss=loss, accumulate=2)
+    run(8, images(2), loss=loss, grad_accumulation_steps=2)
     jax.effects_barrier()
     assert len(seen) == len(set(seen)) == 32
 
@@ -348,15 +349,15 @@ def test_ema_warms_up_from_the_parameters():
         (12, 8, 1, "batch_size=12 must be a positive multiple of the 8 devices$"),
         (0, 1, 1, "batch_size=0 must"),
         (-8, 8, 1, "batch_size=-8 must"),
-        (24, 8, 2, "batch_size=24 must be a positive multiple of the 8 devices times accumulate=2"),
-        (24, 8, 0, "accumulate=0 must be ≥ 1"),
+        (24, 8, 2, "batch_size=24 must be a positive multiple of the 8 devices times grad_accumulation_steps=2"),
+        (24, 8, 0, "grad_accumulation_steps=0 must be ≥ 1"),
     ],
 )
-def test_batch_that_cannot_be_shared_out(size, devices, accumulate, words):
+def test_a_batch_that_does_not_divide(size, devices, accumulate, words):
     with pytest.raises(ValueError, match=words):
         check_batch_size(size, devices, accumulate)
 
 
-def test_batch_of_another_size_than_said():
-    with pytest.raises(ValueError, match=r"a device was given \[8\] examples; its share of batch_size=32 is 16"):
+def test_a_batch_of_another_size_than_given():
+    with pytest.raises(ValueError, match=r"a device got \[8\] examples; its share of batch_size=32 is 16"):
         run(2, images(1), batch_size=32)

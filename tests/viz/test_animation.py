@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from diffjax import viz
+from diffjax.data.pixels import to_uint8
 
 RNG = np.random.default_rng(0)
 
@@ -49,8 +50,8 @@ def test_frames_show_x_beside_x0_under_their_level():
     alone = viz.animation_frames(t, x, columns=2, tile=64)
     side = 2 * 66 + 2
     for k in range(3):
-        np.testing.assert_array_equal(both[k][-side:, :side], viz.grid(viz.to_uint8(x[k]), columns=2))
-        np.testing.assert_array_equal(both[k][-side:, -side:], viz.grid(viz.to_uint8(x0[k]), columns=2))
+        np.testing.assert_array_equal(both[k][-side:, :side], viz.grid(to_uint8(x[k]), columns=2))
+        np.testing.assert_array_equal(both[k][-side:, -side:], viz.grid(to_uint8(x0[k]), columns=2))
         np.testing.assert_array_equal(alone[k], both[k][:, :side])
     # A head depends on the level alone.
     heads = [picture[:22, :side] for picture in both]

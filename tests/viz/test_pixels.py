@@ -4,11 +4,12 @@ import pytest
 from PIL import Image
 
 from diffjax import viz
+from diffjax.data.pixels import to_uint8
 
 
 def test_to_uint8_rounds_and_clips():
     x = jnp.array([-1.5, -1.0, 0.0, 0.999, 1.0, 3.0, 2 * 100 / 255 - 1])
-    assert viz.to_uint8(x).tolist() == [0, 0, 128, 255, 255, 255, 100]
+    assert to_uint8(x).tolist() == [0, 0, 128, 255, 255, 255, 100]
 
 
 def test_grid_enlarges_without_blur_and_keeps_a_gap():
@@ -47,7 +48,7 @@ def test_denoising_strip_has_two_rows_a_sample_in_order():
         for n in range(2):
             for row, value in ((2 * n, x[k, n]), (2 * n + 1, -x[k, n])):
                 tile = body[2 + 66 * row :, 2 + 66 * k :][:64, :64]
-                assert np.all(tile == viz.to_uint8(value[0, 0, 0]))
+                assert np.all(tile == to_uint8(value[0, 0, 0]))
     heads = [strip[:22, -(3 * 66 + 2) :][:, 2 + 66 * k :][:, :64] for k in range(3)]
     names = [
         viz.table(np.zeros((1, 1, 8, 8, 1), np.uint8), columns=[name], rows=[""]) for name in ("t=10", "t=5", "clean")
@@ -103,7 +104,7 @@ def test_table_names_rows_and_columns():
 
 def test_frames_are_labelled_with_their_levels():
     frames = np.linspace(-1, 1, 4).reshape(4, 1, 1, 1) * np.ones((1, 8, 8, 3))
-    wanted = viz.captioned(viz.to_uint8(frames), ["t=999", "t=500", "t=0", "clean"], columns=2, tile=40)
+    wanted = viz.captioned(to_uint8(frames), ["t=999", "t=500", "t=0", "clean"], columns=2, tile=40)
     np.testing.assert_array_equal(viz.frame_grid([999, 500, 0, -1], frames, columns=2), wanted)
 
 

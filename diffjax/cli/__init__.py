@@ -1,0 +1,1 @@
+"""The command line: `diffjax COMMAND`, one module a command."""

@@ -1,0 +1,51 @@
+"""Trains a small classifier on the images of a config: the feature space for images like MNIST's.
+
+diffjax classifier --config fashion_mnist --config.data.path=FILE --out fashion.safetensors
+diffjax classifier --config fashion_mnist … --out fashion.safetensors --data image_key=x_test,label_key=y_test
+
+Prints its accuracy on the images that `config.data.holdout` sets apart, or on those of --data.
+`diffjax evaluate --extractor FILE` and a sweep's `config.extractor` take the file that it writes.
+"""
+
+import argparse
+from pathlib import Path
+
+from diffjax.cli import launch, options
+from diffjax.data import NO_LABEL
+from diffjax.errors import UserError, naming, writing
+from diffjax.metrics.features import classifier
+from diffjax.runs import build, real_images
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    options.add_config(parser, "the experiment on whose images it is trained")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file")
+    parser.add_argument("--epochs", type=options.positive, default=4, help="passes over the images (default: 4)")
+    options.add_data(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, tests, writes."""
+    launch.start()
+    config = options.config(args)
+    if args.out.suffix != ".safetensors":
+        raise UserError(f"--out={args.out} must end in .safetensors")
+    seen = build.images(config)
+    others = build.images(options.data(args, config)) if args.data else seen._replace(source=seen.held_out)
+    with writing(args.out):
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    images, labels = real_images.read(seen.source, seen.prepare, len(seen.source))
+    if NO_LABEL in labels:
+        raise UserError(
+            f"config.data.source: {config.data.source!r} has images without a label; a classifier needs them"
+        )
+    with naming("config.data"):
+        trained = classifier.train(images, labels, epochs=args.epochs, trained_on=config.data.source)
+    with writing(args.out):
+        classifier.save(args.out, trained)
+    line = f"{args.out}: trained on {len(images)} images"
+    if count := len(others.source):
+        share = classifier.accuracy(trained, *real_images.read(others.source, others.prepare, count))
+        line += f"; accuracy {share:.4f} on {count} others"
+    print(line)

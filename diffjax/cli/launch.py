@@ -1,0 +1,177 @@
+"""The start of every command, before JAX uses a device: compilation cache, several processes, errors as one line."""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from diffjax.errors import UserError
+from diffjax.training import peers
+
+# A process counts as dead after so long without a heartbeat; then the others end too.
+_HEARTBEAT_SECONDS = 30
+# How long a process that is done waits for one that still makes pictures; a dead one is noticed anyway.
+_SHUTDOWN_SECONDS = 24 * 3600
+# Each CPU device holds parameters and optimizer; beyond so many, one operation is spread over the other cores.
+_MOST_CPU_DEVICES = 8
+# How long CPU devices wait for one another: XLA ends the process after a minute, by which a core that other work shares
+# may well lag in a large step.
+_CPU_WAIT = "xla_cpu_collective_call_terminate_timeout_seconds"
+
+
+def start(
+    *,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Turns on the compilation cache; joins the other processes of a distributed run, or else uses every core.
+
+    Args:
+      distributed: whether this is one of several processes. On TPU pods, under SLURM, Open MPI and Kubernetes JAX
+        finds the others by itself.
+      coordinator: elsewhere, "HOST:PORT" of process 0.
+      num_processes: elsewhere, the number of processes.
+      process_id: elsewhere, the number of this one, from 0.
+      batch_size: a number that the number of devices must divide (`use_cores`).
+
+    Raises:
+      UserError: no such cluster, flags that do not go together, or processes that do not join.
+    """
+    warnings.formatwarning = _one_line
+    logging.set_verbosity(
+        logging.FATAL
+    )  # orbax logs pages about each file, and about errors that are reported here in one line
+    use_compilation_cache()
+    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+    if any(value is not None for value in given.values()):
+        if missing := [flag for flag, value in given.items() if value is None]:
+            raise UserError(f"{missing[0]} is missing: --coordinator, --num-processes and --process-id go together")
+        if not 0 <= process_id < num_processes:
+            raise UserError(f"--process-id={process_id}: allowed is 0 … {num_processes - 1}")
+        if not coordinator.rpartition(":")[0] or not coordinator.rpartition(":")[2].isdecimal():
+            raise UserError(f"--coordinator={coordinator!r} must be HOST:PORT")
+        distributed = True
+    if not distributed:
+        use_cores(batch_size)
+        return
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"cannot join the other processes: {reason} (no cluster that JAX knows? then give --coordinator HOST:PORT "
+            "--num-processes N --process-id I)"
+        ) from error
+
+
+@contextlib.contextmanager
+def reporting():
+    """Ends the command with one line and status 1 on a `UserError`, or on the loss of another process.
+
+    One of several processes ends at once, without JAX's shutdown barrier, in which it would wait for the others.
+    """
+    try:
+        yield
+    except UserError as error:
+        _end(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        _end(f"error: {peers.ended(str(error).splitlines()[0])}")
+    except BaseException:
+        if jax.process_count() == 1:
+            raise
+        _end(traceback.format_exc())
+
+
+def _end(message: str) -> None:
+    if jax.process_count() == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `start`, which takes them as `processes(args)`."""
+    group = parser.add_argument_group("several processes", "one a host, or one a GPU, with the same command")
+    group.add_argument(
+        "--distributed", action="store_true", help="on a TPU pod, under SLURM, …, where JAX finds the others"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: the address of process 0")
+    group.add_argument("--num-processes", type=int, help="elsewhere: how many processes there are")
+    group.add_argument("--process-id", type=int, help="elsewhere: which of them this is, from 0")
+
+
+def processes(args: argparse.Namespace) -> dict:
+    """Returns the keyword arguments of `start` from parsed flags."""
+    return {name: getattr(args, name) for name in ("distributed", "coordinator", "num_processes", "process_id")}
+
+
+def use_compilation_cache() -> None:
+    """Stores compiled programs in `$DIFFJAX_CACHE`, or else `diffjax/jax` in the user's cache folder.
+
+    A `JAX_COMPILATION_CACHE_DIR` that is set takes precedence; processes and hosts may share it. Each kind of CPU has a
+    folder of its own, since its programs do not run elsewhere.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("DIFFJAX_CACHE") or user / "diffjax" / "jax") / _cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"no compilation cache: cannot write {folder}: {error.strerror}", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def use_cores(batch_size: int | None = None) -> None:
+    """Makes one CPU device a core: a batch spreads over cores better than each of its operations does.
+
+    As many as divide `batch_size` (None: all), at most 8. A number that is set already, by `JAX_NUM_CPU_DEVICES` or in
+    `XLA_FLAGS`, takes precedence.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.config.jax_num_cpu_devices >= 0 or "xla_force_host_platform_device_count" in flags:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+    jax.config.update("jax_num_cpu_devices", max(n for n in counts if (batch_size or 0) % n == 0))
+    if _CPU_WAIT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_WAIT}={24 * 3600}".strip()
+
+
+def _cpu() -> str:
+    """Returns a name for this host's kind of CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def _one_line(message, category, filename, lineno, line=None) -> str:
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}, "
+    return f"{where}warning: {message}\n"

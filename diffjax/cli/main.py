@@ -1,0 +1,70 @@
+"""The console script `diffjax`: finds the command, parses its arguments, runs it."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train the experiment of a config",
+    "sample": "sample images from a trained run, or from weights made elsewhere",
+    "evaluate": "measure samples, or images on disk, against real images",
+    "likelihood": "measure bits/dim: the variational bound and the exact likelihood",
+    "restore": "restore images, and measure how well",
+    "ablate": "compute a sweep: a figure for every combination of options",
+    "report": "make one HTML page of a run or of a sweep",
+    "export": "write a trained network as a folder that diffusers loads",
+    "classifier": "train a small classifier, whose features measure images",
+    "prepare": "prepare an image data set of tensorflow-datasets",
+}
+"""Each is a module of this package with `add_arguments(parser)`, `run(args)` and a docstring, its help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line, and returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from diffjax import __version__
+
+        print(__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"error: {argv[0]!r} is not a command; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return command(argv[0], argv[1:])
+
+
+def command(name: str, argv: Sequence[str]) -> int:
+    """Runs one command, and returns its exit status."""
+    from diffjax.cli import launch
+    from diffjax.runs.config_files import add_working_folder
+
+    module = importlib.import_module(f"diffjax.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"diffjax {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    add_working_folder()
+    with launch.reporting():
+        return module.run(parser.parse_args(argv)) or 0
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return f"usage: diffjax COMMAND …\n\n{listed}\n\n`diffjax COMMAND --help` describes a command.\n"
+
+
+if __name__ == "__main__":
+    entry_point()

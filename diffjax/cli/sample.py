@@ -1,0 +1,184 @@
+"""Samples images from a trained run, with its EMA parameters, or from weights made elsewhere.
+
+diffjax sample --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
+diffjax sample --weights FOLDER_OR_FILE --out FOLDER
+
+Writes grid.png (the first ones) and samples.npz (arr_0, uint8 [num, H, W, C], as evaluators take them; for a network
+with classes also arr_1, the labels). Batches are kept in FOLDER/parts until all are there, so that the same command
+goes on where a long run was cut.
+
+Weights are a diffusers folder, or a file of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's (SR3) code;
+--option gives what a file does not say, as in --option diffusion_steps=4000,noise_schedule=cosine.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from PIL import Image
+
+from diffjax import interop, viz
+from diffjax.cli import launch, options
+from diffjax.data.pixels import to_float, to_uint8
+from diffjax.errors import UserError, read_json, writing
+from diffjax.files import whole, write
+from diffjax.noise import sample_keys
+from diffjax.runs import resolve, saved
+from diffjax.runs.run import Run, of_config
+from diffjax.tasks.base import TASKS
+from diffjax.tasks.previews import grid
+
+_PARTS = "?????????.npy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", type=Path, help="a folder that `diffjax train` has written")
+    source.add_argument("--weights", type=Path, help="a diffusers folder, or a file of PyTorch weights")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)")
+    parser.add_argument("--num", type=options.positive, default=64, help="how many images")
+    parser.add_argument("--seed", type=options.seed, default=0, help="of the noise")
+    parser.add_argument("--batch-size", type=options.positive, default=64, help="images at a time")
+    options.add_parameters(parser)
+    parser.add_argument(
+        "--label", type=_labels, metavar="K[,K…]", help="the classes, in turn (default: all classes in turn)"
+    )
+    weights = parser.add_argument_group("weights", "for --weights alone")
+    weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE,…", help="what the file omits")
+    weights.add_argument("--image-size", type=options.positive, help="height and width, where the file does not say")
+    weights.add_argument("--image", type=Path, help="the condition image (SR3), scaled to the size bicubically")
+    options.add_sampling(parser)
+    launch.add_flags(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Samples, writes."""
+    launch.start(**launch.processes(args), batch_size=min(args.batch_size, args.num))
+    network, identity = _from_workdir(args) if args.workdir else _from_weights(args)
+    out = args.out or (args.workdir or Path()) / "samples"
+    parts, size = out / "parts", min(args.batch_size, args.num)
+    labels = network.labels(args.num, args.label)
+    condition = _condition(args.image, network) if args.weights else None
+    if not network.task.is_conditional:
+        network.predictor(**network.task.labels(np.zeros(1, int)))
+    with writing(out):
+        _claim(parts, {**identity, "label": args.label, "seed": args.seed, "num": args.num, "batch_size": size})
+        done = {int(path.stem) for path in parts.glob(_PARTS)}
+        for start, images in _batches(network, args, condition, size, done):
+            with whole(parts / f"{start:09d}.npy") as part, part.open("wb") as file:
+                np.save(file, images)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("every process has written its parts")
+        if jax.process_index() != 0:
+            return
+        images = np.concatenate([np.load(path) for path in sorted(parts.glob(_PARTS))])
+        classes = len(args.label) if args.label else network.task.num_classes
+        print(viz.save_png(out / "grid.png", grid(images, classes)))
+        arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
+        with whole(out / "samples.npz") as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        print(out / "samples.npz")
+        shutil.rmtree(parts)
+
+
+def _batches(network: Run, args: argparse.Namespace, condition: np.ndarray | None, size: int, skip: set[int]):
+    """Yields (number of the first, images uint8 `[≤ size, H, W, C]`)."""
+    if condition is None:
+        yield from network.batches(
+            args.num, seed=args.seed, label=args.label, batch_size=size, skip=skip, progress=True
+        )
+        return
+    restore = network.restorer(progress=True)
+    for start in range(jax.process_index() * size, args.num, jax.process_count() * size):
+        if start not in skip:
+            repeated = np.repeat(condition[None], size, axis=0)
+            yield start, to_uint8(restore(repeated, sample_keys(args.seed, start, size)))[: args.num - start]
+
+
+def _from_workdir(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """The newest checkpoint of a training run, and what identifies its samples."""
+    for name in ("option", "image_size", "image"):
+        if getattr(args, name) not in (None, []):
+            raise UserError(f"--{name.replace('_', '-')} goes with --weights")
+    config = options.sampling(args, saved.load(args.workdir))
+    if TASKS[config.task.name].is_conditional:
+        raise UserError(f"--workdir={args.workdir}: this run restores images: use `diffjax restore`")
+    network = of_config(config, args.workdir, ema=options.parameters(args))
+    identity = {
+        "workdir": str(args.workdir.resolve()),
+        "step": network.step,
+        "ema": network.ema,
+        "sample": resolve.to_dict(config.sample),
+    }
+    return network, json.loads(json.dumps(identity))
+
+
+def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """Imported weights, and what identifies their samples."""
+    if args.ema is not None:
+        raise UserError("--ema goes with --workdir: a file of weights holds one average at most (--raw: none)")
+    given: dict[str, Any] = {}
+    for text in args.option:
+        given |= options.literals("--option", text)
+    given |= {"ema": False} if args.raw else {}
+    given |= {"image_size": args.image_size} if args.image_size else {}
+    loaded = interop.load(args.weights, **given)
+    texts = options.sampling(args, loaded.config)
+    changed = {
+        name: value
+        for name, value in resolve.to_dict(texts.sample).items()
+        if loaded.config.sample.get(name, options) != value
+    }
+    network = loaded.with_options(**{**({"sampler": texts.sample.sampler} if args.sampler else {}), **changed})
+    if bool(args.image) != network.task.is_conditional:
+        takes = "a" if network.task.is_conditional else "no"
+        raise UserError(f"--image: this network takes {takes} condition image")
+    identity = {
+        "weights": str(args.weights.resolve()),
+        "options": given,
+        "image": str(args.image),
+        "sample": resolve.to_dict(network.config.sample),
+    }
+    return network, json.loads(json.dumps(identity))
+
+
+def _condition(path: Path | None, network: Run) -> np.ndarray | None:
+    """A picture as float32 `[H, W, C]` in [-1, 1], at the network's size."""
+    if path is None:
+        return None
+    height, width, channels = network.image_shape
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise UserError(f"cannot read --image {path}: {error}") from error
+    return np.asarray(to_float(np.asarray(picture).reshape(network.image_shape)))
+
+
+def _labels(text: str) -> list[int]:
+    try:
+        return [int(label) for label in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, as in 3 or 0,1,2") from None
+
+
+def _claim(parts: Path, identity: dict[str, Any]) -> None:
+    """Opens the folder of parts for these samples, or checks that the parts in it are of them."""
+    path = parts / "run.json"
+    if path.exists():
+        found = read_json(path, "")
+        if found != identity:
+            different = sorted(name for name in found.keys() | identity.keys() if identity.get(name) != found.get(name))
+            raise UserError(
+                f"{parts} holds parts of another run ({', '.join(different)} differ): finish that one, remove the "
+                "folder, or give another --out"
+            )
+        return
+    parts.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(identity) + "\n")

@@ -1,0 +1,83 @@
+"""Sets of images on disk, a folder of files or an npz file, checked before they are read, and read in batches."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from diffjax import data
+from diffjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images of one size; those in files are read when they are needed."""
+
+    source: data.Source
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self, size: int = 500) -> Iterator[np.ndarray]:
+        """Yields the images in batches, uint8 `[≤ size, H, W, C]`.
+
+        Raises:
+          UserError: an image that cannot be decoded.
+        """
+        for start in range(0, len(self), size):
+            try:
+                parts = [self.source[index]["image"] for index in range(start, min(start + size, len(self)))]
+                yield np.stack([data.prepare(image, shape=self.image_shape) for image in parts])
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+
+def find(path: str | os.PathLike, *, num: int | None = None, name: str = "arr_0") -> ImageSet:
+    """Returns the images in a folder (`data.folder`) or in an npz file (`data.npz`), in their order.
+
+    Images of a folder have one channel if all of them are grey, else three.
+
+    Args:
+      path: a folder, or a file `*.npz`.
+      num: the number of images to take, from the first; None takes all.
+      name: the name of the array in the npz file; `diffjax sample` writes "arr_0".
+
+    Raises:
+      UserError: a missing path, no images, files of different sizes, an invalid array, or fewer images than `num`.
+    """
+    path = Path(path)
+    if not path.is_dir() and path.suffix != ".npz":
+        raise UserError(f"{path} is neither a folder of images nor an npz file")
+    try:
+        source = data.folder(path) if path.is_dir() else data.npz(path, image_key=name)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if len(source) < max(num or 0, 1):
+        raise UserError(f"{path} holds {len(source)} images, fewer than num={num or 1}")
+    shape = _common_shape(source.paths[:num]) if isinstance(source, data.Folder) else source.images.shape[1:]
+    return ImageSet(source if num is None else data.Subset(source, range(num)), shape)
+
+
+def _common_shape(paths: list[str]) -> tuple[int, int, int]:
+    """Returns the (H, W, C) that all files have, from their headers alone."""
+    from PIL import Image
+
+    sizes, grey = [], []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                sizes.append(image.size)
+                grey.append(image.mode in ("1", "L", "LA"))
+        except (OSError, SyntaxError) as error:  # Pillow raises either for damaged files
+            raise UserError(f"cannot read {path}: {error}") from error
+        if sizes[-1] != sizes[0]:
+            each = (
+                f"{name} is {width}×{height}" for name, (width, height) in ((paths[0], sizes[0]), (path, sizes[-1]))
+            )
+            raise UserError(f"images must be of one size, but {' and '.join(each)}")
+    width, height = sizes[0]
+    return height, width, 1 if all(grey) else 3

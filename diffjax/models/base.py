@@ -1,0 +1,97 @@
+"""The registry of networks, the protocol that a network follows, and functions that work with any of them."""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.registry import Registry
+
+NETWORKS = Registry("network", package="diffjax.models")
+
+
+class Network(Protocol):
+    """A Flax Linen module that predicts ε (or x_0, v, and a variance) from x_t and t.
+
+    Two more fields are optional. `num_classes` (int or None): a module without the field, or with None, is
+    unconditional and is never called with a label. `dtype`: the type of the arithmetic; a module without the field
+    computes in float32.
+    """
+
+    out_channels: int | None
+    """Channels of the output; None: as many as x has. A learned variance needs twice the channels of x."""
+
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        label: jax.Array | None = None,
+        image: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """Returns the prediction, `[B, H, W, out_channels]`, in float32 or wider.
+
+        Args:
+          x: noisy images, `[B, H, W, C]`.
+          t: timesteps or noise levels, `[B]`, int or float.
+          label: int `[B]`, each within 0 … num_classes - 1, or -1 (`NO_LABEL`) for no class.
+          image: a condition image, `[B, H, W, Ci]`.
+          train: whether dropout is applied, with the key `rngs={"dropout": key}` of `apply`.
+        """
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Linen's `init`: the parameters are under "params"."""
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Linen's `apply`."""
+
+
+def num_classes(network: Network) -> int | None:
+    """Returns the number of classes of a network, or None if it is unconditional."""
+    return getattr(network, "num_classes", None)
+
+
+def init_params(network: Network, image_shape: tuple[int, ...], key: jax.Array, *, image_channels: int = 0) -> Any:
+    """Initialises the parameters of a network: float32, or wider for a network that computes in a wider type.
+
+    Args:
+      network: the network.
+      image_shape: (height, width, channels) of x.
+      key: a random key.
+      image_channels: the channels of the condition image; 0 for a network that is not conditioned on an image.
+    """
+    zero = jnp.zeros((1,), jnp.int32)
+    condition = {} if num_classes(network) is None else {"label": zero}
+    if image_channels:
+        condition["image"] = jnp.zeros((1, *image_shape[:-1], image_channels))
+    params = network.init(key, jnp.zeros((1, *image_shape)), zero, **condition)["params"]
+    dtype = getattr(network, "dtype", jnp.float32)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, dtype)), params)
+
+
+def count_params(shapes: Any) -> int:
+    """Returns the number of scalar parameters in a pytree of arrays, or of their shapes (`jax.eval_shape`)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def short_repr(network: Any) -> str:
+    """Returns "Class(field=value, …)" on one line, with the fields that differ from their defaults.
+
+    The networks use it as their `__repr__`, because Linen's own lists every submodule.
+    """
+    fields = [field for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
+    texts = {field.name: (_text(field.name, getattr(network, field.name)), field.default) for field in fields}
+    changed = [f"{name}={text}" for name, (text, default) in texts.items() if text != _text(name, default)]
+    return f"{type(network).__name__}({', '.join(changed)})"
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "dtype":
+        try:
+            return jnp.dtype(value).name
+        except TypeError:
+            pass
+    return " ".join(repr(value).split())

@@ -1,0 +1,296 @@
+"""From sections of a resolved config to the objects they describe; errors name the field, before any device work."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from diffjax import data, models, schedules, thresholds, timesteps
+from diffjax.data import degradations, subsets
+from diffjax.errors import UserError, naming
+from diffjax.models import NETWORKS
+from diffjax.registry import call
+from diffjax.runs import config as schema
+from diffjax.runs import resolve
+from diffjax.samplers import SAMPLERS
+from diffjax.sampling import Clip
+from diffjax.schedules import SCHEDULES, NoiseSchedule
+from diffjax.steps import Sampler
+from diffjax.tasks.base import TASKS, Guidance, Sampling, Task
+from diffjax.timesteps import SPACINGS, Grid
+from diffjax.training import optimizers
+from diffjax.training.step import check_batch_size
+
+
+class Images(NamedTuple):
+    """The images of `config.data`."""
+
+    source: data.Source
+    """Those trained on."""
+    held_out: data.Source
+    prepare: data.Prepare
+    """From an image of the source to `image_shape`."""
+    degrade: data.Prepare | None
+    """From a prepared image to its condition; None: the task has none, or the source has its own."""
+
+
+class Training(NamedTuple):
+    """The images and the optimizer of a training."""
+
+    images: Images
+    learning_rate: optimizers.LearningRate
+    optimizer: optax.GradientTransformation
+
+
+def schedule(section: ml_collections.ConfigDict, name: str = "config.schedule") -> NoiseSchedule:
+    """Returns the noise schedule of a section.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    with naming(name):
+        made = call(SCHEDULES[section.name], {}, _options(section, schema.SCHEDULE, "name"))
+        if not isinstance(made, NoiseSchedule):
+            raise ValueError(f"name={section.name!r} made a {type(made).__name__}, not a NoiseSchedule")
+        return schedules.zero_terminal_snr(made) if section.zero_terminal_snr else made
+
+
+def network(section: ml_collections.ConfigDict, out_channels: int, **changes: Any) -> models.Network:
+    """Returns the network of `config.model`, with some of its fields changed.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    with naming("config.model"):
+        options = _options(section, schema.MODEL, "name") | changes
+        if "dtype" in options:
+            options["dtype"] = jnp.dtype(options["dtype"])
+        return call(NETWORKS[section.name], {"out_channels": out_channels}, options)
+
+
+def task(config: ml_collections.ConfigDict) -> Task:
+    """Returns the task of a config, its networks checked without computing anything.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    with naming("config.task"):
+        kind = TASKS[config.task.name]
+    made = kind.from_config(config, schedule(config.schedule), partial(network, config.model))
+    params_shape(made)
+    return made
+
+
+def params_shape(task: Task) -> Any:
+    """Returns the shapes and dtypes of a task's parameters.
+
+    Raises:
+      UserError: a network that its fields, or the shape of the images, do not allow.
+    """
+    with naming("config.model"):
+        try:
+            return jax.eval_shape(lambda: task.init(jax.random.key(0)))
+        except (TypeError, OverflowError, MemoryError, IndexError, ZeroDivisionError) as error:
+            raise ValueError(f"the network cannot be built: {' '.join(str(error).split())[:300]}") from error
+
+
+def sampling(config: ml_collections.ConfigDict, task: Task) -> Sampling:
+    """Returns how `config.sample` has a task's network sampled.
+
+    Raises:
+      UserError: an invalid value, or one that the network does not support.
+    """
+    options = config.sample
+    levels = task.schedule
+    if options.schedule is not None:
+        if not task.takes_any_schedule:
+            raise UserError(
+                "config.sample.schedule: must be None: a network that is conditioned on t is sampled on the schedule "
+                "it was trained on"
+            )
+        levels = schedule(options.schedule, "config.sample.schedule")
+    made = Sampling(levels, sampler(options, levels), clip(options, task), guidance(options, task))
+    variance = options.get("variance")
+    if variance in ("learned", "learned_range") and variance != task.variance:
+        if task.variance is None:
+            raise UserError(
+                f"config.sample.variance: {variance!r} needs a network that predicts it (config.train.vlb_weight > 0); "
+                "allowed for this one are 'fixed_small', 'fixed_large'"
+            )
+        raise UserError(
+            f"config.sample.variance: {variance!r} is not what this network predicts; allowed are 'fixed_small', "
+            f"'fixed_large', {task.variance!r}"
+        )
+    return made
+
+
+def sampler(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Sampler:
+    """Returns the table of `config.sample`: `sampler`, `num_steps`, `timestep_spacing` and the options of both.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    with naming("config.sample"):
+        indices = grid(options, schedule)
+        return call(
+            SAMPLERS[options.sampler],
+            {"schedule": schedule, "grid": indices},
+            _options(options, schema.SAMPLE, "sampler"),
+        )
+
+
+def grid(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Grid:
+    """Returns the time grid of `config.sample`.
+
+    Raises:
+      ValueError: an invalid value.
+    """
+    spacing = SPACINGS[options.timestep_spacing]
+    offered = {
+        "schedule": schedule,
+        "num_timesteps": schedule.num_timesteps,
+        "num_steps": options.num_steps,
+    }
+    indices = call(spacing, offered, _options(options, schema.SAMPLE, "timestep_spacing"))
+    return timesteps.check(indices, schedule.num_timesteps)
+
+
+def clip(options: ml_collections.ConfigDict, task: Task) -> Clip:
+    """Returns the transform of x̂0 that `config.sample.clip` describes.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    if options.clip == "auto":
+        return task.clip
+    if not isinstance(options.clip, str):
+        return options.clip
+    with naming("config.sample"):
+        return call(thresholds.THRESHOLDS[options.clip], {}, _options(options, schema.SAMPLE, "clip"))
+
+
+def guidance(options: ml_collections.ConfigDict, task: Task) -> Guidance | None:
+    """Returns the classifier-free guidance of `config.sample`, or None.
+
+    Raises:
+      UserError: fields that have no effect without a scale, an invalid interval, or a network that does not support
+        guidance.
+    """
+    if options.guidance_scale is None:
+        for field, default in (("guidance_interval", None), ("guidance_rescale", 0.0)):
+            if options[field] != default:
+                raise UserError(
+                    f"config.sample.{field}: {options[field]} has no effect while config.sample.guidance_scale is None"
+                )
+        return None
+    interval = options.guidance_interval or (0.0, np.inf)
+    if not interval[0] < interval[1]:
+        raise UserError(f"config.sample.guidance_interval: {interval} must be two noise levels, the lower one first")
+    made = Guidance(options.guidance_scale, interval, options.guidance_rescale)
+    # The network itself is not called.
+    task.predictor(None, guidance=made, **task.labels(np.zeros(1, int)))
+    return made
+
+
+def images(config: ml_collections.ConfigDict) -> Images:
+    """Returns the images that `config.data` describes, the first one checked.
+
+    Raises:
+      UserError: an invalid value, data that is missing, or an image that does not fit.
+    """
+    options = config.data
+    with naming("config.data"):
+        everything = call(data.SOURCES[options.source], {}, _options(options, schema.DATA, "source"))
+        if options.classes is not None:
+            everything = subsets.of_classes(everything, options.classes)
+        if options.cache_in_memory:
+            everything = data.Cached(everything)
+        source, held_out = data.split(everything, options.holdout, config.seed)
+        same = ("crop_box", "resize", "crop", "resample", "random_flip", "random_rot90")
+        prepare = partial(data.prepare, shape=options.image_shape, **{name: options[name] for name in same})
+        example = source[0]
+        prepare(example["image"])
+        for field, value in (("crop", "random"), ("random_rot90", True)):
+            if options.on_device and options[field] == value:
+                raise ValueError(f"{field}={value!r} needs on_device=False: images on the devices are prepared once")
+    return Images(source, held_out, prepare, _degrade(config, example, prepare))
+
+
+def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) -> Training:
+    """Returns the images and the optimizer.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    found, options = images(config), config.train
+    for field in ("steps", "checkpoint_every", "log_every", "sample_every"):
+        if options[field] % options.steps_per_call:
+            raise UserError(
+                f"config.train.{field}: {options[field]} must be a multiple of config.train.steps_per_call="
+                f"{options.steps_per_call}"
+            )
+    with naming("config.train"):
+        if len(set(options.ema_decays)) < len(options.ema_decays):
+            raise ValueError(f"ema_decays={options.ema_decays} must be different numbers")
+        check_batch_size(options.batch_size, num_devices, options.grad_accumulation_steps)
+        if options.batch_size > len(found.source):
+            raise ValueError(f"batch_size={options.batch_size} is more than the {len(found.source)} images there are")
+    known = subsets.known_labels(found.source)
+    task.check_labels(np.array([found.source[0]["label"]]) if known is None else known)
+    return Training(found, *optimizer(config, task))
+
+
+def optimizer(
+    config: ml_collections.ConfigDict, task: Task
+) -> tuple[optimizers.LearningRate, optax.GradientTransformation]:
+    """Returns the learning rate and the optimizer of `config.optimizer`, for a task's parameters.
+
+    Raises:
+      UserError: an invalid value.
+    """
+    options = config.optimizer
+    with naming("config.optimizer"):
+        rate = optimizers.learning_rate(
+            options.learning_rate,
+            warmup_steps=options.warmup_steps,
+            lr_schedule=options.lr_schedule,
+            num_steps=config.train.steps,
+        )
+        made = optimizers.optimizer(
+            options.name,
+            rate,
+            grad_clip_norm=options.grad_clip_norm,
+            **_options(options, schema.OPTIMIZER, "name"),
+        )
+    return rate, task.wrap_optimizer(made)
+
+
+def _degrade(
+    config: ml_collections.ConfigDict, example: data.sources.Example, prepare: data.Prepare
+) -> data.Prepare | None:
+    options = resolve.to_dict(config.data.degradation)
+    if not TASKS[config.task.name].is_conditional:
+        if options["kinds"]:
+            raise UserError(
+                f"config.data.degradation.kinds: {options['kinds']} must be () for the task {config.task.name}, which "
+                "has no condition"
+            )
+        return None
+    if "condition" in example:
+        return None
+    with naming("config.data.degradation"):
+        degradations.check(**options)
+        made = partial(degradations.degrade, **options)
+        made(prepare(example["image"]), None if config.data.on_device else np.random.default_rng(0))
+    return made
+
+
+def _options(section: ml_collections.ConfigDict, spec: schema.Section, field: str) -> dict[str, Any]:
+    """The options in a section that belong to what `field` names."""
+    named = spec.named[field]
+    known = resolve.options_of(named.registry[section[field]], named.given)
+    return {name: section[name] for name in known if name in section}

@@ -1,0 +1,124 @@
+"""Measures a trained network on real images: errors of encoding and decoding, and bits/dim.
+
+Images go in batches that are spread over the devices; image n uses the key of sample n of the seed, so that figures do
+not depend on the batch size.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from diffjax import data, devices, latents, likelihood, parameterization, schedules
+from diffjax.data.pixels import to_float, to_uint8
+from diffjax.errors import naming
+from diffjax.noise import sample_keys
+from diffjax.runs.run import Run
+from diffjax.sampling import Clip, Predict
+
+
+def read(source: data.Source, prepare: data.Prepare, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the first `num` images, uint8 `[num, H, W, C]`, and their labels, int32 `[num]`.
+
+    Raises:
+      UserError: an image that cannot be read or does not fit.
+    """
+    with naming("config.data"):
+        items = [source[n] for n in range(num)]
+        images = np.stack([prepare(item["image"]) for item in items])
+    return images, np.array([item["label"] for item in items], np.int32)
+
+
+def reconstruct(
+    run: Run, images: np.ndarray, labels: np.ndarray, *, num_steps: int, batch_size: int = 100
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes images and decodes them again, S steps each way, without clipping (DDIM §5.4).
+
+    Returns:
+      (the mean squared error of each in [0, 1], `[N]`; the decoded images, uint8 `[N, H, W, C]`).
+    """
+    errors, pictures = [], []
+    for count, predict, x0, _ in _batches(run, images, labels, batch_size):
+        back = latents.reconstruct(run.schedule, predict, x0, num_steps=num_steps)
+        errors.append(np.asarray(jnp.mean(((back - x0) / 2) ** 2, axis=(1, 2, 3)))[:count])
+        pictures.append(to_uint8(back)[:count])
+    return np.concatenate(errors), np.concatenate(pictures)
+
+
+def bound(
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    variance: str,
+    clip: Clip = 1.0,
+    indices: ArrayLike | None = None,
+    batch_size: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+) -> likelihood.Bound:
+    """Returns `likelihood.bound` of N images, as NumPy arrays.
+
+    Args:
+      variance, clip: as there.
+      indices: `int[S]`, ascending: the bound of the chain that visits these timesteps alone (`schedules.respace`).
+      batch_size: images at a time.
+      seed: of the noise.
+      progress: whether to show a progress bar over batches.
+    """
+    schedule = run.schedule if indices is None else schedules.respace(run.schedule, indices)
+    parts = []
+    for count, predict, x0, keys in _batches(run, images, labels, batch_size, seed, progress):
+        wrapped = predict if indices is None else parameterization.map_timesteps(predict, indices)
+        found = likelihood.bound(schedule, wrapped, x0, keys, variance=variance, clip=clip)
+        parts.append([np.asarray(part)[..., :count] for part in found])
+    return likelihood.Bound(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
+
+
+def exact(
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    probes: int | None = 1,
+    tolerance: float = 1e-6,
+    batch_size: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+) -> likelihood.Exact:
+    """Returns `likelihood.exact` of N images, as NumPy arrays; `num_steps` is the largest of any batch.
+
+    Args:
+      probes: as there.
+      tolerance: of the solver, relative and absolute.
+      batch_size, seed, progress: as for `bound`.
+
+    Raises:
+      ValueError, ImportError: as there.
+    """
+    parts = []
+    for count, predict, x0, keys in _batches(run, images, labels, batch_size, seed, progress):
+        found = likelihood.exact(run.schedule, predict, x0, keys, probes=probes, rtol=tolerance, atol=tolerance)
+        arrays = (np.asarray(part)[:count] for part in (found.bits_per_dim, found.log_prob, found.latent))
+        parts.append(likelihood.Exact(*arrays, found.start, found.num_steps))
+    joined = (np.concatenate(part) for part in list(zip(*parts, strict=True))[:3])
+    return likelihood.Exact(*joined, parts[0].start, max(part.num_steps for part in parts))
+
+
+def _batches(
+    run: Run, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0, progress: bool = False
+) -> Iterator[tuple[int, Predict, jax.Array, jax.Array]]:
+    """Yields (count, the network conditioned on the labels, x_0, keys); the last batch is filled up: one program."""
+    size = devices.whole(min(batch_size, len(images)))
+    params = devices.everywhere(run.params, size)
+    for start in tqdm(range(0, len(images), size), unit="batch", disable=not progress):
+        numbers = np.arange(start, start + size) % len(images)
+        x0 = devices.split(to_float(jnp.asarray(images[numbers])), size)
+        condition = {}
+        if run.task.num_classes is not None:
+            condition = {"label": devices.split(jnp.asarray(labels[numbers]), size)}
+        keys = devices.split(sample_keys(seed, start, size), size)
+        yield min(size, len(images) - start), run.task.predictor(params, **condition), x0, keys

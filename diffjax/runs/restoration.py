@@ -1,0 +1,91 @@
+"""Pairs of true images and their conditions, and what a method restores from the conditions."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from diffjax import data
+from diffjax.data import degradations
+from diffjax.data.pixels import to_float, to_uint8
+from diffjax.errors import UserError, naming
+from diffjax.metrics.image_quality import Pair
+from diffjax.noise import sample_keys
+from diffjax.runs import build
+from diffjax.tasks.base import Restore
+
+
+def load_pairs(config: ml_collections.ConfigDict, num: int, *, seed: int = 0, whole: bool = False) -> list[Pair]:
+    """Returns the first `num` images that are held out, or else that are trained on, and their conditions.
+
+    Args:
+      config: a whole config; images are degraded as its `data.degradation` says, unless the source has conditions.
+      num: how many.
+      seed: of the degradations; image n has its own generator, seeded with (seed, n).
+      whole: whether images keep their own size; else they are prepared as for training.
+
+    Raises:
+      UserError: missing or invalid data, or fewer than `num` images.
+    """
+    images = build.images(config)
+    source = images.held_out if len(images.held_out) else images.source
+    if num > len(source):
+        raise UserError(f"num={num} must be ≤ {len(source)}, the number of images")
+    prepare = partial(_prepare_whole, config=config) if whole else images.prepare
+    pairs = []
+    with naming("config.data"):
+        for n in range(num):
+            example, rng = source[n], np.random.default_rng((seed, n))
+            truth = prepare(example["image"])
+            if images.degrade is None:
+                pairs.append(Pair(truth, prepare(example["condition"]), None))
+            else:
+                record = degradations.sample(rng, **images.degrade.keywords)
+                pairs.append(Pair(truth, degradations.apply(record, truth), record))
+    return pairs
+
+
+def small_input(pair: Pair) -> np.ndarray:
+    """Returns the small image that the condition of a super-resolution was enlarged from, uint8 `[h, w, C]`.
+
+    Raises:
+      UserError: a pair of a source that has conditions of its own.
+    """
+    if pair.record is None:
+        raise UserError("--cascade: config.data.source must have images alone; these have conditions of their own")
+    return degradations.downsample(pair.truth, pair.record.size, pair.record.kind)
+
+
+def restore_all(restore: Restore, conditions: Sequence[np.ndarray], *, seed: int, batch_size: int) -> list[np.ndarray]:
+    """Returns the restored image of each condition, uint8 `[H, W, C]`; image n uses the key of sample n of the seed.
+
+    Conditions of the same size share batches, and the last batch is filled up, so that one compilation serves all.
+
+    Args:
+      restore: the method.
+      conditions: uint8 `[H, W, C]`, of any sizes.
+      seed: of the noise.
+      batch_size: images at a time.
+    """
+    restored: list[np.ndarray] = [np.empty(0)] * len(conditions)
+    keys = sample_keys(seed, 0, len(conditions))
+    for shape in dict.fromkeys(condition.shape for condition in conditions):
+        numbers = [n for n, condition in enumerate(conditions) if condition.shape == shape]
+        size = min(batch_size, len(numbers))
+        for start in range(0, len(numbers), size):
+            batch = numbers[start : start + size]
+            filled = np.array(batch + batch[-1:] * (size - len(batch)))
+            x = restore(to_float(jnp.asarray(np.stack([conditions[n] for n in filled]))), keys[filled])
+            for n, image in zip(batch, to_uint8(x), strict=False):
+                restored[n] = image
+    return restored
+
+
+def _prepare_whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
+    """Returns an image in its own size, cut at the right and the bottom to a multiple of a reduction's factor."""
+    options = config.data.degradation
+    factor = options.factor if set(options.kinds) & set(degradations.REDUCTIONS) else 1
+    height, width = (size - size % factor for size in image.shape[:2])
+    return data.prepare(image[:height, :width], shape=(height, width, config.data.image_shape[2]))

@@ -1,0 +1,268 @@
+"""A trained network, as its makers sample from it: the one object that commands, sweeps, reports and notebooks use.
+
+run = dj.runs.load("runs/digits")
+images = run.sample(64, seed=0)                    # uint8 [64, H, W, C], as config.sample says
+x_0 = dj.sample(run.sampler, run.predictor(), dj.initial_noise(keys, run.image_shape), keys, clip=run.clip)
+"""
+
+import dataclasses
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from diffjax import devices, models, sampling
+from diffjax.data.pixels import to_uint8
+from diffjax.errors import UserError
+from diffjax.runs import build, resolve, saved
+from diffjax.runs.config import SAMPLE
+from diffjax.sampling import Clip, Predict
+from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Sampler
+from diffjax.tasks.base import Restore, Sampling, Task
+from diffjax.training.checkpoints import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Run:
+    """A config, the task that it describes, and trained parameters."""
+
+    config: ml_collections.ConfigDict
+    """Resolved: every field is there. Of an imported network it has what its files say."""
+    task: Task
+    params: Any
+    step: int | None = None
+    """The training step of the parameters; None: unknown."""
+    ema: float | None = None
+    """The decay of the average that the parameters are; None: the parameters themselves, or unknown."""
+    source: str = ""
+    """Where the parameters were read from."""
+    preferred: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of `config.sample` that take effect with samplers that have them, unless others are given."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the network was trained on."""
+        return self.task.schedule
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        return self.task.image_shape
+
+    @property
+    def network(self) -> models.Network:
+        """The network; of a task with several, the denoiser."""
+        return self.task.network
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How `config.sample` has the network sampled."""
+        return build.sampling(self.config, self.task)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The table of `config.sample`."""
+        return self.sampling.sampler
+
+    @property
+    def clip(self) -> Clip:
+        """The transform of x̂0 of `config.sample`."""
+        return self.sampling.clip
+
+    @property
+    def parameters(self) -> str:
+        """The parameters' name in a protocol: "EMA 0.999", or "raw"."""
+        return "raw" if self.ema is None else f"EMA {self.ema}"
+
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return models.count_params(self.params)
+
+    def with_options(self, **options: Any) -> "Run":
+        """Returns the run with other fields of `config.sample`: `run.with_options(num_steps=20, eta=1.0)`.
+
+        Raises:
+          UserError: an unknown field, or an invalid value.
+        """
+        if "sampler" in options:
+            options = self._preferred_by(options["sampler"]) | options
+        changed = resolve.override(self.config, {f"sample.{name}": value for name, value in options.items()})
+        made = dataclasses.replace(self, config=changed)
+        made.sampling  # noqa: B018  (checks the values)
+        return made
+
+    def predictor(self, **condition: Any) -> Predict:
+        """Returns `predict(x, t)` for `dj.sample`: ε̂ or a `Prediction`, whatever the network was trained to predict.
+
+        Args:
+          condition: `label=`, int `[B]`, of a network with classes; `image=`, `[B, H, W, C]` in [-1, 1], of one that
+            restores images.
+        """
+        return self.task.predictor(self.params, schedule=self.sampling.schedule, **condition)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        label: int | Sequence[int] | None = None,
+        batch_size: int = 250,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Samples images as `config.sample` says, guided if it says so.
+
+        Args:
+          num: how many; sample n of a seed is the same for any `num` and `batch_size`, to float rounding.
+          seed: of the noise.
+          label: the class, or classes in turn, of a network with classes (default: all classes in turn).
+          batch_size: images at a time, rounded up to a multiple of the number of devices.
+          progress: whether to show a progress bar.
+
+        Returns:
+          uint8 `[num, H, W, C]`.
+
+        Raises:
+          UserError: a network that restores images, an unknown label, num < 1.
+        """
+        if num < 1 or batch_size < 1:
+            raise UserError(f"num={num} and batch_size={batch_size} must be ≥ 1")
+        size = devices.whole(min(num, batch_size))
+        batches = self.batches(num, seed=seed, label=label, batch_size=size, progress=progress)
+        return np.concatenate([images for _, images in batches])
+
+    def batches(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        label: int | Sequence[int] | None = None,
+        batch_size: int = 250,
+        skip: Container[int] = (),
+        progress: bool = False,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (number of the first, images uint8 `[≤ batch_size, H, W, C]`), as `sampling.sample_many` does.
+
+        Of several processes each yields its own batches.
+
+        Args:
+          skip: first numbers of batches that are left out.
+        """
+        how, chosen = self.sampling, self._chosen(label)
+
+        def predict(numbers):
+            condition = self.task.labels(numbers, chosen)
+            return self.task.predictor(self.params, guidance=how.guidance, **condition)
+
+        batches = sampling.sample_many(
+            how.sampler,
+            predict,
+            self.image_shape,
+            seed=seed,
+            num=num,
+            batch_size=batch_size,
+            clip=how.clip,
+            skip=skip,
+            per_batch=True,
+            progress=progress,
+        )
+        for start, x in batches:
+            yield start, to_uint8(x)
+
+    def labels(self, num: int, label: int | Sequence[int] | None = None) -> np.ndarray | None:
+        """Returns the classes of samples 0 … num - 1, int32 `[num]`; None for a network without classes."""
+        return self.task.labels(np.arange(num), self._chosen(label)).get("label")
+
+    def restorer(self, *, noise_scale: float = 1.0, progress: bool | str = False) -> Restore:
+        """Returns (condition `[B, H, W, C]` in [-1, 1], keys `[B]`) → restored images, for images of any size.
+
+        Raises:
+          UserError: a network that generates images.
+        """
+        if not self.task.is_conditional:
+            self.task.restore(self.params, self.sampling, None, None)
+        how = self.sampling._replace(noise_scale=noise_scale, progress=progress)
+        return lambda condition, keys: self.task.restore(self.params, how, condition, keys)
+
+    def __repr__(self) -> str:
+        name = self.config.get("task", {}).get("name", "generation")
+        where = f"{self.source!r}, " if self.source else ""
+        step = "" if self.step is None else f", step {self.step}"
+        ema = "" if self.ema is None else f", EMA {self.ema}"
+        shape = "×".join(map(str, self.image_shape))
+        return (
+            f"Run({where}{name} of {shape}, {type(self.network).__name__} of {self.num_params:,} parameters{step}{ema})"
+        )
+
+    def _preferred_by(self, sampler: str) -> dict[str, Any]:
+        """Returns the preferred options that a sampler has."""
+        known = resolve.named_options({"sampler": sampler}, SAMPLE, "sampler", SAMPLE.named["sampler"], "config.sample")
+        return {name: value for name, value in self.preferred.items() if name in known}
+
+    def _chosen(self, label: int | Sequence[int] | None) -> list[int] | None:
+        if label is None:
+            return None
+        if self.task.is_conditional:
+            raise UserError("label: this run restores images, and knows no classes")
+        count = self.task.num_classes
+        chosen = [label] if isinstance(label, (int, np.integer)) else list(label)
+        for one in chosen or [None]:
+            if not (count and isinstance(one, (int, np.integer)) and 0 <= one < count):
+                allowed = f"allowed is 0 … {count - 1}" if count else "this network has no classes"
+                raise UserError(f"label={one}: {allowed}")
+        return chosen
+
+
+def load(workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
+    """Loads the newest checkpoint of a training run that can be read.
+
+    Args:
+      workdir: as `diffjax train` wrote it.
+      ema: the decay of the parameters' average, one of `config.train.ema_decays` (default: the first); False: the
+        parameters themselves.
+
+    Raises:
+      UserError: no such workdir, no checkpoint that can be read, an invalid config, an unknown decay.
+    """
+    return of_config(saved.load(workdir), workdir, ema=ema)
+
+
+def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
+    """`load` with the given config in place of the workdir's: other fields of `config.sample`, say.
+
+    Raises:
+      UserError: as `load`.
+    """
+    task = build.task(config)
+    build.sampling(config, task)
+    decay = check_decay(config, ema)
+    with Checkpoints(workdir) as checkpoints:
+        step, params = checkpoints.restore_params(build.params_shape(task), ema=decay)
+    return Run(config=config, task=task, params=params, step=step, ema=decay, source=str(Path(workdir)))
+
+
+def check_decay(config: Mapping[str, Any], ema: float | bool | None) -> float | None:
+    """Returns the decay that `ema` stands for; None: the parameters themselves.
+
+    Raises:
+      UserError: a decay that the run does not have.
+    """
+    decays = tuple(config["train"]["ema_decays"])
+    if ema is None or ema is True:
+        return decays[0]
+    if ema is False:
+        return None
+    if ema not in decays:
+        raise UserError(f"ema={ema} is not one of the run's decays {', '.join(map(str, decays))}")
+    return ema
+
+
+def params_on_host(params: Any) -> Any:
+    """Returns parameters as NumPy arrays."""
+    return jax.device_get(params)

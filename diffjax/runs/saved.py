@@ -1,0 +1,112 @@
+"""The config that a workdir keeps: what it was trained with, and what may change when training resumes."""
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from diffjax.errors import UserError, read_json, writing
+from diffjax.files import write
+from diffjax.runs import resolve, upgrade
+
+FREE_FIELDS = (
+    "imports",
+    "data.num_workers",
+    "train.checkpoint_every",
+    "train.final_pictures",
+    "train.log_every",
+    "train.max_nonfinite_steps",
+    "train.max_to_keep",
+    "train.sample_every",
+    "train.wandb",
+    "sample",
+)
+"""Fields that may change when a run resumes: they do not affect what is learned."""
+
+
+def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Writes `workdir/config.json`; where there is one, checks first that it says the same.
+
+    Raises:
+      UserError: a saved config with another value of a field that affects what is learned; it names the fields.
+    """
+    path = Path(workdir) / "config.json"
+    if path.exists():
+        _check_same(load(workdir), config, workdir)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(resolve.to_dict(config), indent=2) + "\n")
+
+
+def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """Returns the resolved config of a workdir, upgraded if an earlier version wrote it.
+
+    Raises:
+      UserError: no such file, one that cannot be read, or an invalid config.
+    """
+    path = Path(workdir) / "config.json"
+    config = read_json(path, "--workdir must be a folder that `diffjax train` has written")
+    for folder in config.get("imports") or ():
+        add_import_folder(folder)
+    try:
+        return resolve.resolve(upgrade.upgrade(config))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def with_data(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the config with other fields of `config.data` and nothing held out: images that are not trained on.
+
+    Raises:
+      UserError: an unknown field, or an invalid value.
+    """
+    return resolve.override(config, {"data.holdout": 0.0} | {f"data.{name}": value for name, value in changes.items()})
+
+
+def with_imports(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config with the folders of the modules that its import paths name, if they are not installed.
+
+    A workdir keeps them, so that every command finds the same modules from any folder.
+    """
+    folders = list(config.imports)
+    for value in resolve.flatten(config).values():
+        if not (isinstance(value, str) and ":" in value and (module := value.partition(":")[0]) in sys.modules):
+            continue
+        file = getattr(sys.modules[module], "__file__", None)
+        if file is None:
+            continue
+        root = Path(file).resolve().parents[module.count(".") + (Path(file).name == "__init__.py")]
+        if not _is_installed(root) and str(root) not in folders:
+            folders.append(str(root))
+    return resolve.override(config, {"imports": tuple(folders)})
+
+
+def add_import_folder(folder: str) -> None:
+    """Appends a folder to the places where Python looks for modules."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _is_installed(root: Path) -> bool:
+    """Whether a folder is one of Python's own or of the installed packages, the library's among them."""
+    library = Path(importlib.util.find_spec("diffjax").origin).resolve().parents[1]
+    return root == library or any(part in ("site-packages", "dist-packages") for part in root.parts)
+
+
+def _check_same(found: ml_collections.ConfigDict, given: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    before, after = (resolve.flatten(config) for config in (found, given))
+    free = FREE_FIELDS + (("train.steps",) if after.get("optimizer.lr_schedule") == "constant" else ())
+    different = [
+        f"config.{field} is {after.get(field)!r} but was {before.get(field)!r}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field) and not field.startswith(free)
+    ]
+    if different:
+        raise UserError(
+            f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
+        )

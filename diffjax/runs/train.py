@@ -1,0 +1,228 @@
+"""The training loop, top to bottom."""
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from diffjax import data, viz
+from diffjax.errors import UserError, naming
+from diffjax.runs import build, resolve, run, saved
+from diffjax.tasks.base import InitialPart, Sampling, Task
+from diffjax.training import state, timestep_sampling
+from diffjax.training.checkpoints import Checkpoints, has_checkpoint
+from diffjax.training.lock import locked
+from diffjax.training.logging import MetricWriter, check_wandb
+from diffjax.training.preemption import Preemption
+from diffjax.training.profiling import Profiler
+from diffjax.training.reporting import Reporter
+from diffjax.training.step import all_devices, make_train_step, put_batches, put_on_device, replicate
+
+_SHOWN = 8
+"""Images of the data in a preview."""
+
+
+def train(
+    config: ml_collections.ConfigDict | dict[str, Any],
+    workdir: str | os.PathLike,
+    *,
+    progress: bool = True,
+    profile: bool = False,
+) -> state.TrainState:
+    """Trains to `config.train.steps` in `workdir`, resuming from the newest checkpoint there that can be read.
+
+    Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
+    under `samples/`. The same config and the same number of devices give bit-equal parameters, interrupted or not.
+    SIGTERM and SIGINT end the step under way and save: the state returned is then short of `config.train.steps`.
+
+    Among several processes (`launch.start`) each calls this with the same arguments. `workdir` is a folder that all of
+    them see; the first alone writes, but for its part of the checkpoints.
+
+    Args:
+      config: the experiment; fields that it leaves out have their defaults.
+      workdir: made if it does not exist; one run at a time holds it.
+      progress: whether to show a progress bar.
+      profile: whether to trace a few steps, after those that compile, to `workdir/profile`.
+
+    Raises:
+      UserError: before any training, an invalid config, a workdir that is another run's or cannot be written, or
+        checkpoints none of which can be read; later, more than `config.train.max_nonfinite_steps` steps in a row whose
+        loss or gradient is not finite, or a checkpoint that cannot be written.
+    """
+    config = saved.with_imports(resolve.resolve(config))
+    workdir, devices, first = Path(workdir), all_devices(), jax.process_index() == 0
+    task = build.task(config)
+    how = build.sampling(config, task)
+    training = build.training(config, task, len(devices))
+    parts = initial_parts(task, workdir)
+    options = config.train
+    check_wandb(options.wandb)
+    with Preemption() as preemption, locked(workdir):
+        if first:
+            saved.save(config, workdir)
+        with Checkpoints(workdir, keep=options.max_to_keep) as checkpoints:
+            current, position = _start(config, task, training, checkpoints, parts)
+            start = int(current.step)
+            feed = _feed(config, training.images, position)
+            train_step = make_train_step(
+                task.loss(),
+                training.optimizer,
+                num_timesteps=task.schedule.num_timesteps,
+                batch_size=options.batch_size,
+                devices=devices,
+                timestep_sampling=options.timestep_sampling,
+                grad_accumulation_steps=options.grad_accumulation_steps,
+                steps_per_call=options.steps_per_call,
+                sample_batch=_sample_batch(config),
+            )
+            with (
+                MetricWriter(workdir, step=start, wandb=options.wandb, config=resolve.to_dict(config)) as writer,
+                Profiler(workdir / "profile" if profile and first else None) as profiler,
+                tqdm(
+                    total=options.steps, initial=start, unit="step", desc="training", disable=not (progress and first)
+                ) as bar,
+            ):
+                if start and first:
+                    bar.write(f"resuming from step {start}")
+                reporter = Reporter(writer, bar, training.learning_rate, options, checkpoints)
+                for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
+                    with naming("config.data"):
+                        batch = next(feed)
+                    with profiler.step(step):
+                        current, metrics = train_step(current, batch)
+                    reporter.add(step, metrics)
+                    done = range(step - options.steps_per_call + 1, step + 1)
+                    stop = preemption.reached(done) or step == options.steps
+                    if stop or step % options.checkpoint_every == 0:
+                        reporter.flush()
+                        checkpoints.save(current, feed.get_state())
+                    if stop:
+                        break
+                    if step % options.sample_every == 0 and first:
+                        reporter.flush()
+                        picture = task.preview(_ema(config, current), how, examples(config, task, training.images))
+                        _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
+                        reporter.restart_clock()
+                if options.final_pictures and first and int(current.step) == options.steps > start:
+                    bar.close()
+                    _final_pictures(config, task, how, training.images, current, workdir, writer, progress)
+            feed.close()
+    return current
+
+
+def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images) -> dict[str, np.ndarray]:
+    """Returns the first images held out, or else trained on, and their conditions: uint8 `[≤ 8, H, W, C]`."""
+    if not task.is_conditional:
+        return {}
+    source = images.held_out if len(images.held_out) else images.source
+    made = [
+        data.prepared(source[n], np.random.default_rng((config.seed, n)), images.prepare, images.degrade)
+        for n in range(min(_SHOWN, len(source)))
+    ]
+    return {name: np.stack([example[name] for example in made]) for name in ("image", "condition")}
+
+
+def _start(
+    config: ml_collections.ConfigDict,
+    task: Task,
+    training: build.Training,
+    checkpoints: Checkpoints,
+    parts: dict[str, Any],
+) -> tuple[state.TrainState, dict | None]:
+    """(state, position in the data) to begin with: fresh, or of the newest checkpoint."""
+    history = timestep_sampling.initial_history(config.train.timestep_sampling, task.schedule.num_timesteps)
+
+    def create(key, parts):
+        init = partial(task.init, **parts)
+        return state.create(init, training.optimizer, key, ema_decays=config.train.ema_decays, history=history)
+
+    # Samples made once: on the CPU, optimizing the program takes longer than running it plain.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    made = jax.jit(create, compiler_options=options)(jax.random.key(config.seed), parts)
+    fresh = replicate(made, jax.local_devices())
+    return (fresh, None) if checkpoints.latest_step is None else checkpoints.restore(fresh)
+
+
+def initial_parts(task: Task, workdir: Path) -> dict[str, Any]:
+    """Returns the parts of the parameters that begin as another run's; none where training resumes.
+
+    Raises:
+      UserError: a workdir that does not hold such a network.
+    """
+    if has_checkpoint(workdir):
+        return {}
+    return {name: _initial_part(name, part) for name, part in task.initial_parts.items()}
+
+
+def _initial_part(name: str, part: InitialPart) -> Any:
+    field = f"config.task.{name}_workdir"
+    try:
+        other = run.load(part.workdir)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+    with naming(field):
+        part.check(other.task)
+    return other.params
+
+
+def _feed(
+    config: ml_collections.ConfigDict, images: build.Images, position: dict | None
+) -> data.Prefetch | data.on_device.OnDevice:
+    """Returns an iterator over the inputs of the step, from a position on."""
+    devices = jax.local_devices()
+    if config.data.on_device:
+        loaded = data.on_device.load(images.source, images.prepare, images.degrade)
+        return data.on_device.OnDevice(put_on_device(loaded, devices))
+    batches = data.batches(
+        images.source,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        prepare=images.prepare,
+        degrade=images.degrade,
+        start=position,
+        num_workers=config.data.num_workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return data.Prefetch(batches, partial(put_batches, devices=devices), config.train.steps_per_call)
+
+
+def _sample_batch(config: ml_collections.ConfigDict):
+    if not config.data.on_device:
+        return None
+    return partial(data.on_device.sample_batch, random_flip=config.data.random_flip)
+
+
+def _ema(config: ml_collections.ConfigDict, current: state.TrainState) -> Any:
+    return current.ema_params[config.train.ema_decays[0]]
+
+
+def _final_pictures(
+    config: ml_collections.ConfigDict,
+    task: Task,
+    how: Sampling,
+    images: build.Images,
+    current: state.TrainState,
+    workdir: Path,
+    writer: MetricWriter,
+    progress: bool,
+) -> None:
+    params, step = jax.device_get(_ema(config, current)), int(current.step)
+    how = how._replace(progress="pictures" if progress else False)
+    for name, picture in task.pictures(params, how, examples(config, task, images)).items():
+        _save(writer, workdir / f"{name}.png", picture, step)
+
+
+def _save(writer: MetricWriter, path: Path, picture: np.ndarray, step: int) -> None:
+    """Writes a picture, and logs it; a disk that is full is warned of, and training goes on."""
+    writer.write_image(step, path.stem if path.parent.name != "samples" else "samples", picture)
+    try:
+        viz.save_png(path, picture)
+    except OSError as error:
+        warnings.warn(f"cannot write {path}: {error.strerror}; training goes on", stacklevel=2)

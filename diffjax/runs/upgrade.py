@@ -1,0 +1,94 @@
+"""Configs of earlier versions: one map from the names of their fields to today's, applied when a config is read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffjax.runs.resolve import flatten
+
+RENAMED = {
+    "task.told": "task.noise_conditioning",
+    "task.drawn": "task.noise_level_sampling",
+    "task.level_scale": "task.noise_level_scale",
+    "data.window": "data.crop_box",
+    "data.fit": "data.resize",
+    "data.turn": "data.random_rot90",
+    "data.flip": "data.random_flip",
+    "data.resident": "data.on_device",
+    "data.cached": "data.cache_in_memory",
+    "data.workers": "data.num_workers",
+    "data.images": "data.image_key",
+    "data.labels": "data.label_key",
+    "data.conditions": "data.condition_key",
+    "schedule.offset": "schedule.s",
+    "schedule.width": "schedule.sigmoid_range",
+    "model.channels": "model.base_channels",
+    "model.multipliers": "model.channel_mults",
+    "model.groups": "model.num_groups",
+    "model.scale_shift": "model.use_scale_shift_norm",
+    "model.head_channels": "model.num_head_channels",
+    "train.hybrid": "train.vlb_weight",
+    "train.loss": "train.loss_norm",
+    "train.weighting": "train.loss_weighting",
+    "train.timesteps": "train.timestep_sampling",
+    "train.accumulate": "train.grad_accumulation_steps",
+    "train.keep": "train.max_to_keep",
+    "train.max_skipped": "train.max_nonfinite_steps",
+    "train.steps_per_dispatch": "train.steps_per_call",
+    "optimizer.decay": "optimizer.lr_schedule",
+    "optimizer.clip_norm": "optimizer.grad_clip_norm",
+    "sample.steps": "sample.num_steps",
+    "sample.grid": "sample.timestep_spacing",
+    "sample.guidance": "sample.guidance_scale",
+    "sample.num_timesteps": "sample.schedule.num_timesteps",
+    "sample.beta_start": "sample.schedule.beta_start",
+    "sample.beta_end": "sample.schedule.beta_end",
+}
+"""Names before → now. A field that is in neither has kept its name."""
+
+_VALUES = {("data.resize", "resize"): "cover"}
+"""Values that are called otherwise now."""
+
+_OF_CONDITIONAL = ("task.noise_conditioning", "task.noise_level_sampling", "task.noise_level_scale")
+_OF_DEBLURRING = ("task.predictor_channels", "task.predictor_workdir", "task.frozen")
+
+
+def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested config with today's names; one that has them already stays as it is."""
+    flat = flatten(config)
+    if not _is_old(flat):
+        return dict(config)
+    flat = {RENAMED.get(name, name): value for name, value in flat.items()}
+    flat = {name: _VALUES.get((name, value), value) if _hashable(value) else value for name, value in flat.items()}
+    flat.setdefault("task.name", "generation")
+    # Every config had every field; a value of None, or an empty text, stood for a default.
+    optional = ("optimizer.grad_clip_norm",)
+    flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
+    if flat["task.name"] == "generation":
+        flat = {name: value for name, value in flat.items() if name == "task.name" or not name.startswith("task.")}
+    if flat["task.name"] == "regression":
+        flat = {name: value for name, value in flat.items() if name not in _OF_CONDITIONAL}
+    if flat["task.name"] != "deblurring":
+        flat = {name: value for name, value in flat.items() if name not in _OF_DEBLURRING}
+    flat.pop("model.out_channels", None)
+    # The defaults of then, where today's differ.
+    flat.setdefault("model.name", "unet")
+    return _nested(flat)
+
+
+def _is_old(flat: Mapping[str, Any]) -> bool:
+    return "train.steps_per_dispatch" in flat or "sample.steps" in flat or "model.channels" in flat
+
+
+def _hashable(value: Any) -> bool:
+    return not isinstance(value, (list, dict))
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, field = path.split(".")
+        section = nested
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[field] = value
+    return nested

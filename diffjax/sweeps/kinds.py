@@ -1,0 +1,304 @@
+"""The kinds of sweeps: what a cell computes, and what the fields that it sets mean.
+
+A kind is a function of the cells, of options that a sweep's config may set, and of any of `workdir`, the folder of a
+trained run, and `folder`, where it may keep files. It checks everything before any cell is computed, and returns a
+`Kind`. A config names one of `KINDS`, or one from elsewhere by its import path.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffjax import likelihood, timesteps
+from diffjax.errors import UserError, naming
+from diffjax.metrics.registry import USUAL
+from diffjax.registry import Registry
+from diffjax.runs import build, config_files, real_images, resolve
+from diffjax.runs.config import SAMPLE
+from diffjax.runs.run import Run
+from diffjax.runs.train import train
+from diffjax.samplers import SAMPLERS, ddpm
+from diffjax.sweeps import networks
+from diffjax.sweeps.cells import Cell
+from diffjax.sweeps.networks import NUM_PICTURES, Measurement
+from diffjax.training.step import all_devices
+
+KINDS = Registry("kind of sweep")
+
+
+class Kind(NamedTuple):
+    """How cells are computed, and what all of them have in common."""
+
+    compute: Callable[[Cell], tuple[dict[str, Any], np.ndarray | None]]
+    """Cell → (its figures, and images uint8 `[≤ 8, H, W, C]` if there are any)."""
+    protocol: dict[str, Any]
+    """What the figures depend on, as JSON allows it."""
+    figures: tuple[str, ...]
+    """The figures that get a table and a plot; cells may have more of them."""
+    originals: np.ndarray | None = None
+    """The real images that the images of all cells were made from, uint8 `[≤ 8, H, W, C]`."""
+
+
+@KINDS.register
+def quality(
+    grid: list[Cell],
+    workdir: Path,
+    *,
+    num: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+    extractor: str = "pixels",
+    reference_num: int = 10_000,
+    ema_decay: float | None = None,
+    figures: tuple[str, ...] = USUAL,
+    sample: dict | None = None,
+) -> Kind:
+    """Measures samples of a trained run against the images that it was trained on.
+
+    A cell sets fields of `config.sample`, `num` and `ema_decay`. Samplers whose tables have the same shape (η, σ̂, the
+    spacing, a fixed or learned variance) share one compiled program.
+
+    Args:
+      grid: the cells.
+      workdir: the folder of the run.
+      num: the number of samples.
+      batch_size: samples at a time.
+      seed: of the noise.
+      extractor: "pixels", a classifier's .safetensors file, the .pth file of FID's Inception, or an import path.
+      reference_num: the largest number of real images.
+      ema_decay: the decay of the parameters' average; None: the run's first.
+      figures: the metrics; the Fréchet distance needs more samples and real images than there are features.
+      sample: fields of config.sample that all cells have in common; the others are as in the run's config.
+
+    Raises:
+      UserError: an invalid workdir, field or cell, or a run that restores images.
+      ValueError: an option that is out of range.
+    """
+    _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
+    shared = networks.of_workdir(workdir, ema_decay, sample)
+    planned = {cell.name: networks.of_cell(shared, cell, num) for cell in grid}
+    measure = Measurement(
+        shared.config, [count for _, count in planned.values()], extractor=extractor, reference_num=reference_num,
+        figures=figures, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    params, facts = networks.restored(shared, [run for run, _ in planned.values()])
+
+    def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
+        run, count = planned[cell.name]
+        return measure(dataclasses.replace(run, params=params[run.ema]), count)
+
+    facts |= {"sample": resolve.to_dict(shared.config.sample), "num": num, "seed": seed}
+    return Kind(compute, measure.protocol | facts, figures)
+
+
+@KINDS.register
+def training(
+    grid: list[Cell],
+    folder: Path,
+    *,
+    base: str,
+    fields: dict | None = None,
+    num: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+    extractor: str = "pixels",
+    reference_num: int = 10_000,
+    figures: tuple[str, ...] = USUAL,
+) -> Kind:
+    """Trains a network for each cell, and measures its samples against the images of the base config.
+
+    A cell sets fields of the config, such as "train.target". Its network is sampled as its `config.sample` says.
+
+    Args:
+      grid: the cells.
+      folder: where each cell has a workdir.
+      base: the config that all cells start from: a name, a file or a module.
+      fields: what all cells change of it.
+      num: the number of samples.
+      batch_size: samples at a time.
+      seed: of the samples' noise.
+      extractor: "pixels", a classifier's .safetensors file, the .pth file of FID's Inception, or an import path.
+      reference_num: the largest number of real images.
+      figures: the metrics; the Fréchet distance needs more samples and real images than there are features.
+
+    Raises:
+      UserError: an invalid config, field or cell, or a task that restores images.
+      ValueError: an option that is out of range.
+    """
+    _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
+    common = resolve.override(_base(base), resolve.flatten(fields or {}))
+    configs = {}
+    for cell in grid:
+        with networks.naming_cell(cell):
+            configs[cell.name] = changed = resolve.override(common, cell.fields)
+            task = build.task(changed)
+            networks.check_generates(task, "config.base")
+            build.sampling(changed, task)
+            build.training(changed, task, len(all_devices()))
+    measure = Measurement(
+        common, [num], extractor=extractor, reference_num=reference_num, figures=figures, seed=seed,
+        batch_size=batch_size,
+    )  # fmt: skip
+
+    def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
+        changed, workdir = configs[cell.name], folder / cell.name
+        state = train(changed, workdir)
+        if (step := int(state.step)) < changed.train.steps:
+            raise UserError(f"stopped after step {step} of {cell.name}; the same command resumes from there")
+        decay = changed.train.ema_decays[0]
+        run = Run(changed, build.task(changed), state.ema_params[decay], step, decay, str(workdir))
+        return measure(run, num)
+
+    facts = {"config": resolve.to_dict(common), "num": num, "seed": seed}
+    return Kind(compute, measure.protocol | facts, figures)
+
+
+@KINDS.register
+def reconstruction(
+    grid: list[Cell],
+    workdir: Path,
+    *,
+    num: int = 200,
+    batch_size: int = 200,
+    ema_decay: float | None = None,
+    data: dict | None = None,
+) -> Kind:
+    """Measures the mean squared error of encoding images and decoding them again (DDIM §5.4).
+
+    A cell sets `num_steps`, the number of steps each way.
+
+    Args:
+      grid: the cells.
+      workdir: the folder of the run.
+      num: the number of images: of those held out, or else of those trained on.
+      batch_size: images at a time.
+      ema_decay: the decay of the parameters' average; None: the run's first.
+      data: other images: the fields of config.data that describe them.
+
+    Raises:
+      UserError: an invalid workdir, field or cell, or a run that restores images.
+      ValueError: an option that is out of range.
+    """
+    _check(num=num, batch_size=batch_size)
+    shared = networks.of_workdir(workdir, ema_decay)
+    for cell in grid:
+        if cell.fields.keys() != {"num_steps"}:
+            found = ", ".join(cell.fields) or "nothing"
+            raise UserError(f"config.axes: {cell.name} sets {found}; it must set num_steps alone")
+        with networks.naming_cell(cell), naming("num_steps"):
+            timesteps.trailing(
+                shared.schedule.num_timesteps, SAMPLE.fields["num_steps"].check(cell.fields["num_steps"])
+            )
+    images, labels, description = networks.real(shared.config, data, num)
+    params, facts = networks.restored(shared, [shared])
+    run = dataclasses.replace(shared, params=params[shared.ema])
+
+    def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
+        errors, decoded = real_images.reconstruct(
+            run, images, labels, num_steps=cell.fields["num_steps"], batch_size=batch_size
+        )
+        return {"mse": float(np.mean(errors, dtype=np.float64))}, decoded[:NUM_PICTURES]
+
+    facts |= {"images": description, "error": "mean squared, pixels in [0, 1]"}
+    return Kind(compute, facts, ("mse",), images[:NUM_PICTURES])
+
+
+@KINDS.register
+def bits(
+    grid: list[Cell],
+    workdir: Path,
+    *,
+    num: int = 200,
+    batch_size: int = 200,
+    seed: int = 0,
+    ema_decay: float | None = None,
+    figures: tuple[str, ...] = ("bound",),
+    data: dict | None = None,
+    sample: dict | None = None,
+) -> Kind:
+    """Measures the variational bound in bits/dim of the chain that DDPM's sampler visits (Nichol & Dhariwal 2021).
+
+    A cell sets fields of `config.sample`, `num` and `ema_decay`. The sampler must be `ddpm`; the bound is that of its
+    timesteps and its variance.
+
+    Args:
+      grid: the cells.
+      workdir: the folder of the run.
+      num: the number of images: of those held out, or else of those trained on.
+      batch_size: images at a time.
+      seed: of the noise.
+      ema_decay: the decay of the parameters' average; None: the run's first.
+      figures: those that get a table and a plot, of bound, L_T and L_0.
+      data: other images: the fields of config.data that describe them.
+      sample: fields of config.sample that all cells have in common; the others are as in the run's config.
+
+    Raises:
+      UserError: an invalid workdir, field or cell, or a run that restores images.
+      ValueError: an option that is out of range.
+    """
+    _check(num=num, batch_size=batch_size, seed=seed)
+    if not figures or set(figures) - {"bound", "L_T", "L_0"}:
+        raise ValueError(f"figures={figures} must be some of 'bound', 'L_T', 'L_0'")
+    shared = networks.of_workdir(workdir, ema_decay, sample)
+    planned = {cell.name: networks.of_cell(shared, cell, num) for cell in grid}
+    for cell in grid:
+        with networks.naming_cell(cell):
+            _check_chain(*planned[cell.name])
+    images, labels, description = networks.real(shared.config, data, max(count for _, count in planned.values()))
+    params, facts = networks.restored(shared, [run for run, _ in planned.values()])
+
+    def compute(cell: Cell) -> tuple[dict[str, Any], None]:
+        planned_run, count = planned[cell.name]
+        run = dataclasses.replace(planned_run, params=params[planned_run.ema])
+        indices = run.sampler.grid[-2::-1]
+        found = real_images.bound(
+            run, images[:count], labels[:count], variance=run.config.sample.variance, clip=run.clip, indices=indices,
+            batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+        values = {}
+        for name, terms in {"bound": found.total, "L_T": found.prior, "L_0": found.terms[0]}.items():
+            values[name], values[f"{name}_error"] = likelihood.mean_and_error(terms)
+        return {**values, "calls": len(indices), "num": count}, None
+
+    facts |= {
+        "images": description,
+        "figures": "bits/dim, mean ± standard error over images; one noise per timestep",
+        "sample": resolve.to_dict(shared.config.sample),
+        "num": num,
+        "seed": seed,
+    }
+    return Kind(compute, facts, figures)
+
+
+def _check_chain(run: Run, num: int) -> None:
+    """Checks that a sampler is DDPM's, unguided, and that there are two images."""
+    name = run.config.sample.sampler
+    if SAMPLERS[name] is not ddpm:
+        raise UserError(
+            f"config.sample.sampler: {name!r} must be 'ddpm': a bound is that of its chain and its variance"
+        )
+    if run.sampling.guidance is not None:
+        scale = run.config.sample.guidance_scale
+        raise UserError(f"config.sample.guidance_scale: {scale} must be None: a bound is that of the unguided network")
+    if num < 2:
+        raise UserError(f"config.num: {num} must be ≥ 2: a standard error needs two images")
+
+
+def _base(name: str) -> Any:
+    """Returns the resolved config that a training sweep starts from."""
+    try:
+        found = config_files.load(name)
+    except UserError as error:
+        raise UserError(f"config.base: {str(error).removeprefix('--config=')}") from error
+    return resolve.resolve(found)
+
+
+def _check(**values: int) -> None:
+    """Checks that whole numbers are at least 1, a seed at least 0."""
+    for name, value in values.items():
+        least = 0 if name == "seed" else 1
+        if not value >= least:
+            raise ValueError(f"{name}={value} must be ≥ {least}")

@@ -1,0 +1,199 @@
+"""Logging of metrics: `metrics.jsonl`, TensorBoard event files, optionally Weights & Biases; without TensorFlow."""
+
+import importlib.util
+import io
+import json
+import os
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from diffjax.errors import UserError, writing
+
+
+class MetricWriter:
+    """Appends to `workdir/metrics.jsonl`, `workdir/tensorboard/` and, with a project, to Weights & Biases.
+
+    Use as a context manager. If the disk fills up later, a warning is shown and the run continues. With several
+    processes, only the first one writes.
+
+    Args:
+      workdir: the folder of the run.
+      step: the step from which training resumes. Reports after it, written by a run that stopped before its next
+        checkpoint, are dropped: they will be written again.
+      wandb: the Weights & Biases project, or None.
+      config: the config to show in Weights & Biases.
+
+    Raises:
+      UserError: the files are not writable.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, step: int, wandb: str | None = None, config: Any = None):
+        workdir = Path(workdir)
+        self._sinks, self._failed = [], set()
+        if jax.process_index() == 0:
+            with writing(workdir):
+                self._sinks = [_Jsonl(workdir / "metrics.jsonl", step), _TensorBoard(workdir / "tensorboard", step)]
+            if wandb is not None:
+                self._sinks.append(_Wandb(workdir, wandb, config))
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for sink in self._sinks:
+            self._try(sink, sink.close)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one report; values that are not finite are kept."""
+        for sink in self._sinks:
+            self._try(sink, sink.write, step, values)
+
+    def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Logs a picture, uint8 `[H, W, 3]`, to TensorBoard and Weights & Biases."""
+        for sink in self._sinks:
+            self._try(sink, sink.write_image, step, name, picture)
+
+    def _try(self, sink, call, *args) -> None:
+        try:
+            call(*args)
+            self._failed.discard(sink)
+        except OSError as error:
+            if sink not in self._failed:  # one warning, until it works again
+                warnings.warn(f"cannot write metrics ({sink}): {error.strerror}; training goes on", stacklevel=4)
+            self._failed.add(sink)
+
+
+def check_wandb(project: str | None) -> None:
+    """Checks that Weights & Biases is installed, if a project is given.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    if project is not None and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"config.train.wandb: {project!r} needs the package wandb: pip install wandb, or set it to None"
+        )
+
+
+def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
+    """Returns the reports of `workdir/metrics.jsonl`, without lines that were cut short when a process was killed.
+
+    Raises:
+      UserError: there is no such file, or it cannot be read.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
+
+
+class _Jsonl:
+    def __init__(self, path: Path, step: int):
+        self._path, self._pending = path, b""
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(line + "\n" for line in kept))
+            part.replace(path)
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._pending += json.dumps({"step": step, **values}).encode() + b"\n"
+        while self._pending:  # what a full disk did not take is written next time
+            self._pending = self._pending[self._file.write(self._pending) :]
+
+    def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Does nothing: the file holds only numbers."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+
+class _TensorBoard:
+    """Writes event files in this thread, because tensorboardX's own thread blocks all reports once the disk is full."""
+
+    def __init__(self, folder: Path, step: int):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._write(step, [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+
+    def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
+        encoded = io.BytesIO()
+        Image.fromarray(picture).save(encoded, format="PNG")
+        height, width, channels = picture.shape
+        image = summary_pb2.Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encoded.getvalue()
+        )
+        self._write(step, [summary_pb2.Summary.Value(tag=name, image=image)])
+
+    def _write(self, step: int, values: list[summary_pb2.Summary.Value]) -> None:
+        summary = summary_pb2.Summary(value=values)
+        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+
+class _Wandb:
+    """Writes to one Weights & Biases run for each workdir, continued when training resumes."""
+
+    def __init__(self, workdir: Path, project: str, config: Any):
+        import wandb
+
+        path = workdir / "wandb_id"
+        with writing(path):
+            if not path.exists():
+                path.write_text(uuid.uuid4().hex[:12])
+        self._run = wandb.init(
+            project=project,
+            id=path.read_text(),
+            name=workdir.resolve().name,
+            dir=workdir,
+            resume="allow",
+            config=config,
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Image(picture)}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+    def __str__(self) -> str:
+        return "Weights & Biases"
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a report; infinite for a line that was cut short."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,109 @@
+"""Detects other processes of a run that have ended.
+
+Each process increments a counter in the key-value store of JAX's coordination service; a process whose counter stands
+still has ended. JAX itself notices only after the heartbeat timeout, and then aborts without raising an error.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed  # the service has no public client
+
+from diffjax.errors import UserError
+
+_KEY = "diffjax/alive"
+_PERIOD = 1.0
+"""Seconds between two increments of the counter."""
+_PATIENCE = 10.0
+"""Seconds without an increment after which a process has ended; well below the heartbeat timeout (`cli.launch.start`)."""
+
+
+class Peers:
+    """Increments this process's counter and watches the others' until it is closed; does nothing for one process."""
+
+    def __init__(self):
+        self._others = set(range(jax.process_count())) - {jax.process_index()}
+        self._lost: list[int] = []
+        self._closed = threading.Event()
+        if self._others:
+            self._client = distributed.global_state.client
+            threading.Thread(target=self._count, name="alive", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops incrementing the counter."""
+        self._closed.set()
+
+    @property
+    def any_lost(self) -> bool:
+        """Whether a process is already known to have ended."""
+        return bool(self._lost)
+
+    def loss(self) -> UserError | None:
+        """Returns the error that names the processes that have ended, or None.
+
+        Takes up to 10 seconds; about one second if all are alive, and no time in a run of one process.
+        """
+        if self._others and not self._lost:
+            self._lost = self._silent()
+        return ended(f"no answer from process {', '.join(map(str, self._lost))}") if self._lost else None
+
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Calls `function`, which may wait for other processes, and returns its result.
+
+        Raises:
+          UserError: some of the other processes have ended in the meantime.
+        """
+        if not self._others:
+            return function(*args, **options)
+        result: concurrent.futures.Future = concurrent.futures.Future()
+
+        def work():
+            try:
+                result.set_result(function(*args, **options))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        while not concurrent.futures.wait([result], timeout=_PATIENCE / 2).done:
+            if error := self.loss():
+                raise error
+        return result.result()
+
+    def _silent(self) -> list[int]:
+        """Returns the processes whose counter stands still."""
+        silent, before, deadline = set(self._others), self._counts(), time.monotonic() + _PATIENCE
+        while silent and time.monotonic() < deadline:
+            time.sleep(_PERIOD / 5)
+            counts = self._counts()
+            silent -= {number for number in silent if counts.get(number) != before.get(number)}
+        return sorted(silent)
+
+    def _count(self) -> None:
+        key = f"{_KEY}/{jax.process_index()}"
+        for number in itertools.count():
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                self._client.key_value_set(key, str(number), allow_overwrite=True)
+            if self._closed.wait(_PERIOD):
+                return
+
+    def _counts(self) -> dict[int, str]:
+        """Returns the counters by process; empty if process 0, which holds them, has ended."""
+        try:
+            found = self._client.key_value_dir_get(f"{_KEY}/")
+        except jax.errors.JaxRuntimeError:
+            return {}
+        return {int(key.rpartition("/")[2]): count for key, count in found}
+
+
+def ended(reason: str) -> UserError:
+    """Returns the error that reports the end of another process."""
+    return UserError(
+        f"another process of this run seems to have ended ({reason}); start them all again with the same command: it "
+        "resumes from the last checkpoint"
+    )

@@ -1,0 +1,303 @@
+"""The command lines, on a network trained for a few steps."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax.runs import Run
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def run(name, *arguments):
+    """A process of its own, on one device."""
+    return subprocess.run(
+        [sys.executable, "-m", "diffjax.cli.main", name, *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_train_writes_what_it_lists(workdir):
+    assert {p.name for p in workdir.iterdir()} >= {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
+    assert Image.open(workdir / "samples" / "step_0000040.png").size == (8 * 66 + 2, 8 * 66 + 2)
+    reports = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [report["step"] for report in reports] == [20, 40, 60]
+    assert reports[0].keys() == {
+        "step", "loss", "loss_t0", "loss_t1", "loss_t2", "loss_t3", "grad_norm", "skipped", "learning_rate",
+        "images_per_second",
+    }  # fmt: skip
+
+
+def test_sample_writes_grid_and_arrays(workdir, tmp_path, command):
+    result = run("sample", "--workdir", workdir, "--num", 10, "--batch-size", 4, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    images = np.load(tmp_path / "samples.npz")["arr_0"]
+    assert images.shape == (10, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 2 * 66 + 2)
+    # The samples of a seed are the same ones in another number and in other batches.
+    command("sample", "--workdir", workdir, "--num", 3, "--out", tmp_path / "three")
+    three = np.load(tmp_path / "three" / "samples.npz")["arr_0"].astype(int)
+    assert np.max(np.abs(three - images[:3])) <= 1
+
+
+def test_sample_with_other_samplers(workdir, tmp_path, command):
+    found = {}
+    for name, flags in {
+        "default": [],
+        "eta": ["--eta", "1.0"],
+        "ddpm": ["--sampler", "ddpm", "--steps", "20", "--sample", "variance=fixed_large"],
+        "raw": ["--raw"],
+        "seed": ["--seed", "1"],
+        "spacing": ["--spacing", "leading"],
+    }.items():
+        command("sample", "--workdir", workdir, "--num", 2, "--out", tmp_path / name, *flags)
+        found[name] = np.load(tmp_path / name / "samples.npz")["arr_0"]
+    assert all(not np.array_equal(found[a], found[b]) for a in found for b in found if a < b)
+    # A short flag is a spelling of --sample.
+    command("sample", "--workdir", workdir, "--num", 2, "--out", tmp_path / "same", "--sample", "eta=1,num_steps=5")
+    np.testing.assert_array_equal(np.load(tmp_path / "same" / "samples.npz")["arr_0"], found["eta"])
+
+
+def test_a_long_run_resumes_where_it_was_interrupted(workdir, tmp_path, monkeypatch, command):
+    batches, sampled = Run.batches, []
+
+    def interrupted(*args, **options):
+        for start, batch in batches(*args, **options):
+            sampled.append(start)
+            yield start, batch
+            if sampled == [0, 3]:
+                raise KeyboardInterrupt
+
+    def sample(out, *flags):
+        command("sample", "--workdir", workdir, "--out", out, "--num", 10, "--batch-size", 3, *flags)
+        return np.load(out / "samples.npz")["arr_0"]
+
+    whole = sample(tmp_path / "whole")
+    monkeypatch.setattr(Run, "batches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "cut")
+    with pytest.raises(SystemExit, match="holds parts of another run .seed differ."):
+        sample(tmp_path / "cut", "--seed", "1")
+    np.testing.assert_array_equal(sample(tmp_path / "cut"), whole)
+    assert sampled == [0, 3, 6, 9]
+    assert not (tmp_path / "cut" / "parts").exists()
+
+
+def test_evaluate(workdir, command, capsys):
+    command("evaluate", "--workdir", workdir, "--num", 70, "--steps", 3)
+    record = json.loads((workdir / "evaluation.json").read_text())
+    assert "| kernel | frechet | samples | N | reference |" in capsys.readouterr().out
+    protocol = record["protocol"]
+    assert protocol["samples"] == f"{workdir}, step 60"
+    assert {"sampler ddim", "num_steps 3", "timestep_spacing trailing"} <= set(protocol["sampler"].split(", "))
+    assert (protocol["num"], protocol["reference"], protocol["ema"]) == (70, "1797 images of digits", "EMA 0.995")
+    # Hardly trained: far from the data, and known to be.
+    assert record["figures"]["frechet"]["value"] > 2 * record["figures"]["frechet"]["floor"]
+    assert record["figures"]["kernel"]["value"] > 10 * abs(record["figures"]["kernel"]["floor"])
+    assert record["confidence_real"] == pytest.approx(0.908, abs=0.005)
+    assert record["neighbour_ratio"] > 1
+    assert record.keys() == {
+        "figures", "protocol", "confidence", "confidence_real", "frechet_real_halves", "class_shares", "neighbour_ratio",
+    }  # fmt: skip
+
+
+def test_evaluate_images_on_disk(command, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, high in (("real", 256), ("same", 256), ("dark", 128)):
+        np.savez(tmp_path / f"{name}.npz", arr_0=rng.integers(0, high, (300, 4, 4, 1)).astype(np.uint8))
+    found = {}
+    for name in ("same", "dark"):
+        images, out = tmp_path / f"{name}.npz", tmp_path / f"{name}.json"
+        command("evaluate", "--images", images, "--reference", tmp_path / "real.npz", "--num", 200, "--out", out)
+        found[name] = json.loads(out.read_text())["figures"]
+    assert abs(found["same"]["kernel"]["value"]) < 0.01 * found["dark"]["kernel"]["value"]
+    assert found["same"]["frechet"]["value"] < 0.2 * found["dark"]["frechet"]["value"]
+    command(
+        "evaluate", "--images", tmp_path / "dark.npz", "--reference", tmp_path / "real.npz", "--num", 5,
+        "--figures", "kernel", "--out", tmp_path / "few.json",
+    )  # fmt: skip
+    few = json.loads((tmp_path / "few.json").read_text())["figures"]
+    assert few.keys() == {"kernel"}
+    assert few["kernel"]["value"] == pytest.approx(found["dark"]["kernel"]["value"], rel=0.5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="error: cannot read .*empty.* must hold images"):
+        command("evaluate", "--images", tmp_path / "empty", "--reference", tmp_path / "real.npz")
+    for size in (4, 5):
+        Image.new("L", (size, 4)).save(tmp_path / "empty" / f"{size}.png")
+    with pytest.raises(SystemExit, match="error: images must be of one size, but .*4.png is 4×4 and .*5.png is 5×4"):
+        command("evaluate", "--images", tmp_path / "empty", "--reference", tmp_path / "real.npz")
+    with pytest.raises(SystemExit, match="--images needs --reference"):
+        command("evaluate", "--images", tmp_path / "real.npz")
+    for flags in (["--steps", 5], ["--sample", "eta=1"], ["--ema", 0.5]):
+        with pytest.raises(SystemExit, match=f"{flags[0]} goes with --workdir"):
+            command("evaluate", "--images", tmp_path / "real.npz", "--reference", tmp_path / "real.npz", *flags)
+    np.savez(tmp_path / "large.npz", arr_0=np.zeros((300, 8, 8, 1), np.uint8))
+    with pytest.raises(SystemExit, match=r"must be of one size, but are \(8, 8, 1\) and \(4, 4, 1\)"):
+        command("evaluate", "--images", tmp_path / "large.npz", "--reference", tmp_path / "real.npz")
+
+
+def test_evaluate_with_a_metric_of_an_import_path(command, tmp_path, monkeypatch):
+    (tmp_path / "own_metrics.py").write_text("def brightness(images):\n    return images.mean() / 255\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    np.savez(tmp_path / "half.npz", arr_0=np.full((10, 4, 4, 1), 51, np.uint8))
+    command(
+        "evaluate", "--images", tmp_path / "half.npz", "--reference", tmp_path / "half.npz",
+        "--figures", "own_metrics:brightness", "--out", tmp_path / "out.json",
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "out.json").read_text())["figures"]
+    assert figures["own_metrics:brightness"]["value"] == pytest.approx(0.2)
+
+
+def test_likelihood(workdir, command, capsys, tmp_path):
+    command("likelihood", "--workdir", workdir, "--num", 5, "--batch-size", 3, "--exact", "--tolerance", 1e-3)
+    figures = json.loads(capsys.readouterr().out)
+    assert json.loads((workdir / "likelihood.json").read_text()) == figures
+    assert figures["num"] == 5
+    assert len(figures["L_t"]) == 19
+    parts = sum(figures["L_t"]) + figures["L_0"][0] + figures["L_T"][0]
+    assert figures["bound"][0] == pytest.approx(parts, rel=1e-5)
+    assert 0 < figures["bound"][1] < figures["bound"][0]
+    # The same images at once, and the bound alone.
+    command("likelihood", "--workdir", workdir, "--num", 5, "--out", tmp_path / "again.json")
+    again = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "again.json").read_text()) == again
+    assert again["bound"] == pytest.approx(figures["bound"], rel=1e-4)
+    assert "exact" in figures
+    assert "exact" not in again
+    # Other images: here the first of all, those that were trained on included.
+    command("likelihood", "--workdir", workdir, "--num", 5, "--data", "holdout=0.0")
+    other = json.loads(capsys.readouterr().out)
+    assert other["protocol"].startswith("5 images (holdout=0.0), EMA")
+    assert other["bound"] != again["bound"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        ("sample", ["--steps", 21], "error: config.sample.num_steps: 21 .*allowed is 1 … 20|1 … 20"),
+        ("sample", ["--eta", 1.5], "error: config.sample.eta: 1.5 must be within .0, 1."),
+        (
+            "sample",
+            ["--sampler", "ddpm", "--eta", 0.5],
+            "error: config.sample.eta: '0.5' is given, but .* no such field",
+        ),
+        ("sample", ["--label", 3], "error: label=3: this network has no classes"),
+        ("sample", ["--label", "0,a"], "argument --label: '0,a' must be whole numbers, as in 3 or 0,1,2"),
+        ("sample", ["--guidance", 2], "error: config.sample.guidance_scale: 2.0 needs a network with classes"),
+        ("sample", ["--sample", "guidance_rescale=0.5"], "error: config.sample.guidance_rescale: 0.5 has no effect"),
+        ("sample", ["--num", 0], "argument --num: 0 must be ≥ 1"),
+        ("sample", ["--seed", -1], "argument --seed: -1 must be within 0 … 4294967295"),
+        ("sample", ["--sampler", "dpm"], "error: config.sample.sampler: 'dpm' must be one of 'ddpm', 'ddim'"),
+        ("sample", ["--ema", 0.5], "error: ema=0.5 is not one of the run's decays 0.995"),
+        ("sample", ["--workdir", "nowhere"], "error: nowhere/config.json does not exist: --workdir must be"),
+        ("evaluate", ["--workdir", "nowhere"], "error: nowhere/config.json does not exist: --workdir must be"),
+        ("evaluate", ["--num", 64], "error: num=64 samples: 'frechet' needs at least 65; .*kernel"),
+        ("evaluate", ["--num", 0], "argument --num: 0 must be ≥ 1"),
+        ("evaluate", ["--reference-num", 50], "error: reference_num=50 real images: .* needs at least 65"),
+        ("evaluate", ["--num", 1, "--figures", "kernel"], "error: num=1 samples: 'kernel' needs at least 2"),
+        ("evaluate", ["--num", 3, "--figures", "recall"], "error: num=3 samples: 'recall' needs at least 4"),
+        ("evaluate", ["--figures", "inception_score"], "error: figures='inception_score' needs logits"),
+        ("evaluate", ["--figures", "fid"], "error: figures='fid' is not one of .*'frechet'"),
+        ("evaluate", ["--reference", "x.npz"], "error: --reference goes with --images"),
+        ("evaluate", ["--steps", 21], "error: config.sample.num_steps: 21 .*1 … 20"),
+        ("evaluate", ["--ema", "nan"], "error: ema=nan is not one of the run's decays 0.995"),
+        ("evaluate", ["--extractor", "none"], "error: extractor='none' must be 'pixels', a .* import path"),
+        (
+            "evaluate",
+            ["--extractor", "none.pth"],
+            "error: none.pth does not exist: get the weights of FID's Inception from https.*sha256",
+        ),
+        ("likelihood", ["--num", 1], "error: --num=1 must be within 2 … 359, the number of images"),
+        ("likelihood", ["--num", 360], "error: --num=360 must be within 2 … 359, the number of images"),
+        ("likelihood", ["--variance", "learned_range"], "error: --variance=learned_range needs a network"),
+        ("likelihood", ["--probes", -1], "argument --probes: -1 must be ≥ 0"),
+        ("likelihood", ["--tolerance", "nan"], "argument --tolerance: nan must be within .0, 1."),
+        ("likelihood", ["--batch-size", 0], "argument --batch-size: 0 must be ≥ 1"),
+        ("likelihood", ["--data", "imagez=x"], "error: config.data.imagez: 'x' is given, but config.data has no such"),
+        ("likelihood", ["--data", "images"], "error: --data images: 'images' must be FIELD=VALUE"),
+        (
+            "likelihood",
+            ["--data", "holdout=0", "--split", "train"],
+            "argument --split: not allowed with argument --data",
+        ),
+    ],
+)
+def test_bad_flags_are_one_line(workdir, command, capsys, name, flags, words):
+    with pytest.raises(SystemExit) as caught:
+        command(name, "--workdir", workdir, *flags)
+    by_argparse = caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:] if by_argparse else caught.value.code.splitlines()
+    assert re.search(words, line), line
+
+
+@pytest.mark.parametrize("name", ["evaluate", "likelihood"])
+def test_a_run_that_restores_images_is_refused(name, workdir, tmp_path, command):
+    config = json.loads((workdir / "config.json").read_text())
+    config["task"] = {"name": "super_resolution"}
+    config["data"]["degradation"]["kinds"] = ["bicubic"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="error: --workdir=.*: this run restores images"):
+        command(name, "--workdir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.schedule.name=lineer", "config.schedule.name: 'lineer' must be one of 'linear', "),
+        (
+            "--config.schedule.nam=linear",
+            "config.schedule.nam: 'linear' is given, but .* nearest: config.schedule.name",
+        ),
+        ("--config.train.steps=-1", "config.train.steps: -1 must be a whole number ≥ 1"),
+    ],
+)
+def test_train_refuses_a_bad_config_in_one_line(tmp_path, command, flag, words):
+    with pytest.raises(SystemExit, match=f"^error: {words}") as caught:
+        command("train", "--config=digits", f"--workdir={tmp_path / 'x'}", flag)
+    assert len(caught.value.code.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_error_in_a_process_of_its_own_has_status_1(tmp_path):
+    result = run("train", "--config=nowhere", f"--workdir={tmp_path / 'x'}")
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: --config=nowhere is not a file")
+
+
+def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys):
+    digits = "--config=digits", "--config.data.holdout=0.2"
+    with pytest.raises(SystemExit, match=r"^error: --out=\S*digits.npz must end in .safetensors$"):
+        command("classifier", *digits, "--out", tmp_path / "digits.npz")
+    out = tmp_path / "digits.safetensors"
+    command("classifier", *digits, "--epochs", 8, "--out", out)
+    printed = capsys.readouterr().out
+    assert float(re.search(r"accuracy (\S+) on 359 others", printed)[1]) > 0.9
+    command("evaluate", "--workdir", workdir, "--num", 70, "--extractor", out, "--out", tmp_path / "evaluation.json")
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["protocol"]["extractor"]["training"] == {
+        "trained_on": "digits", "images": 1438, "epochs": 8, "seed": 0,
+    }  # fmt: skip
+
+
+def test_classifier_is_tested_on_other_images(tmp_path, command, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    images = np.broadcast_to((labels * 200)[:, None, None], (300, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x=images[:200], y=labels[:200], x_test=images[200:], y_test=labels[200:])
+    source = ["--config=digits", "--config.data.source=npz", f"--config.data.path={tmp_path / 'data.npz'}"]
+    source += ["--config.data.image_key=x", "--out", tmp_path / "classifier.safetensors", "--epochs", 20]
+    with pytest.raises(SystemExit, match="error: config.data.source: 'npz' has images without a label"):
+        command("classifier", *source)
+    command("classifier", *source, "--config.data.label_key=y", "--data", "image_key=x_test,label_key=y_test")
+    assert "trained on 200 images; accuracy 1.0000 on 100 others" in capsys.readouterr().out

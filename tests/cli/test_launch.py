@@ -1,0 +1,100 @@
+import argparse
+import os
+import stat
+import warnings
+
+import jax
+import pytest
+
+from diffjax.cli import launch
+from diffjax.errors import UserError
+
+
+@pytest.fixture
+def no_cache(monkeypatch, tmp_path):
+    """No cache folder is set, and none is after the test."""
+    for name in ("DIFFJAX_CACHE", "XDG_CACHE_HOME", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "parent"),
+    [(None, "home/.cache/diffjax/jax"), ("XDG_CACHE_HOME", "x/diffjax/jax"), ("DIFFJAX_CACHE", "x")],
+)
+def test_compiled_programs_are_kept_in_a_user_folder(no_cache, monkeypatch, tmp_path, variable, parent):
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / "x"))
+    launch.use_compilation_cache()
+    (folder,) = (tmp_path / parent).iterdir()
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+    assert stat.S_ISDIR(folder.stat().st_mode)
+
+
+def test_a_cache_that_is_set_wins(no_cache, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    launch.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_cache_that_cannot_be_made_is_only_warned_of(no_cache, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DIFFJAX_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="no compilation cache: cannot write .*: Not a directory"):
+        launch.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "devices"), [(2, 64, 2), (6, 64, 4), (6, None, 6), (2, 7, 1), (64, 128, 8), (1, 64, 1)]
+)
+def test_a_cpu_device_for_each_core_that_the_batch_can_use(monkeypatch, cores, batch_size, devices):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    set_to = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    launch.use_cores(batch_size)
+    assert set_to == {"jax_num_cpu_devices": devices}
+    # XLA's own limit would end a run whose cores are shared.
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_collective_call_terminate_timeout_seconds=86400"
+
+
+def test_a_number_of_cpu_devices_that_is_set_stays(monkeypatch):
+    before = os.environ["XLA_FLAGS"]
+    assert "xla_force_host_platform_device_count=8" in before
+    monkeypatch.setattr(jax.config, "update", None)
+    launch.use_cores(64)
+    assert os.environ["XLA_FLAGS"] == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--num-processes", "2", "--process-id", "0"], "--coordinator is missing: --coordinator, --num-processes and"),
+        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "--process-id=2: allowed is 0 … 1"),
+        (["--coordinator", "a", "--num-processes", "2", "--process-id", "0"], "--coordinator='a' must be HOST:PORT"),
+        (["--distributed"], r"cannot join the other processes: .*\(no cluster that JAX knows\?"),
+    ],
+)
+def test_processes_that_cannot_be_joined(flags, words, monkeypatch):
+    monkeypatch.setattr(launch, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    parser = argparse.ArgumentParser()
+    launch.add_flags(parser)
+    with pytest.raises(UserError, match=words):
+        launch.start(**launch.processes(parser.parse_args(flags)))
+
+
+def test_errors_of_a_person_are_one_line():
+    with pytest.raises(SystemExit) as caught, launch.reporting():
+        raise UserError("config.train.steps: 0")
+    assert caught.value.code == "error: config.train.steps: 0"
+    with pytest.raises(KeyError), launch.reporting():
+        {}["x"]
