@@ -7,13 +7,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def whole(batch_size: int) -> int:
+def round_up(batch_size: int) -> int:
     """Returns the smallest multiple of the number of devices that is at least `batch_size`."""
     count = jax.local_device_count()
     return -(-batch_size // count) * count
 
 
-def everywhere(tree: Any, batch_size: int) -> Any:
+def replicate(tree: Any, batch_size: int) -> Any:
     """Copies `tree` to every device if the number of devices divides `batch_size`; otherwise returns it unchanged."""
     return _put(tree, PartitionSpec(), batch_size)
 

@@ -91,11 +91,12 @@ class Field:
 
     def allowed(self) -> str:
         """Describes the allowed values: "a whole number ≥ 1", "one of 'l2', 'l1'", …."""
+        none = " or None" if self.type is not object and _convert(None, self.type) is None else ""
         if self.choices is not None:
             listed = ", ".join(map(repr, self.choices))
             also = " or an import path 'package.module:attribute'" if isinstance(self.choices, Mapping) else ""
-            words = f"one of {listed}{also}"
-            return words + (" or None" if _convert(None, self.type) is None else "")
+            several = "a tuple of " if typing.get_origin(self.type) is tuple else "one of "
+            return several + listed + also + none
         words = _describe(self.type)
         bounds = [
             f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
@@ -105,7 +106,7 @@ class Field:
         if self.length is not None:
             least, most = self.length
             words += f" ({least} of them)" if least == most else f" (at least {least})" if least else ""
-        return words + (f" {' and '.join(bounds)}" if bounds else "")
+        return words + (f" {' and '.join(bounds)}" if bounds else "") + none
 
     def _in_range(self, value: Any) -> bool:
         if isinstance(value, tuple):
@@ -190,7 +191,7 @@ _PLURALS = {bool: "booleans", int: "whole numbers", float: "numbers", str: "stri
 def _describe(wanted: Any) -> str:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("None" if option is type(None) else _describe(option) for option in arguments)
+        return " or ".join(_describe(option) for option in arguments if option is not type(None))
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return f"a tuple of {_PLURALS.get(arguments[0], 'tuples')}"

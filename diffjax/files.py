@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; the file written there replaces `path`, unless an exception is raised.
 
     Creates the folder. The temporary name contains the process id, since several processes may write the same file.
@@ -32,6 +32,6 @@ def write(path: str | os.PathLike, content: str | bytes) -> Path:
       path: the file to write; its folder is created.
       content: the whole content of the file.
     """
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)

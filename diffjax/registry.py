@@ -9,7 +9,7 @@
     SCHEDULES["my_lab.schedules:warm"]     # an import path, "package.module:attribute", resolves to that attribute
 
 An entry is usually a function or a class. Its keyword arguments are the options that a config may set
-(`fields.options`), and `call` passes each entry only those of the caller's values that it has parameters for.
+(`fields.options`), and `call` passes each entry only the caller's values that it has parameters for.
 """
 
 import importlib

@@ -152,7 +152,7 @@ def sample_many(
     """
     if num < 1 or batch_size < 1:
         raise ValueError(f"num={num} and batch_size={batch_size} must be ≥ 1")
-    shared = None if per_batch else devices.everywhere(as_pytree(predict), batch_size)
+    shared = None if per_batch else devices.replicate(as_pytree(predict), batch_size)
     for start in range(jax.process_index() * batch_size, num, jax.process_count() * batch_size):
         if start in skip:
             continue
@@ -161,7 +161,7 @@ def sample_many(
         description = f"samples {start} … {min(start + batch_size, num) - 1}" if progress else False
         network = shared
         if per_batch:
-            network = devices.everywhere(as_pytree(predict(np.arange(start, start + batch_size))), batch_size)
+            network = devices.replicate(as_pytree(predict(np.arange(start, start + batch_size))), batch_size)
         x = initial_noise(keys, shape)
         x = sample(sampler, network, x, keys if sampler.is_stochastic else None, clip=clip, progress=description)
         yield start, x[: num - start]

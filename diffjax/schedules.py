@@ -189,7 +189,8 @@ def linear(
       num_timesteps: the number T of timesteps.
       beta_start: the first β.
       beta_end: the last β.
-      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+      per_thousand: whether `beta_start` and `beta_end` are multiplied by 1000/T, so ᾱ ends as with T = 1000
+        (improved-diffusion).
 
     Raises:
       ValueError: not 0 < beta_start < beta_end ≤ 1 (after scaling), or an invalid number of timesteps.
@@ -208,7 +209,8 @@ def quadratic(
       num_timesteps: the number T of timesteps.
       beta_start: the first β.
       beta_end: the last β.
-      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+      per_thousand: whether `beta_start` and `beta_end` are multiplied by 1000/T, so ᾱ ends as with T = 1000
+        (improved-diffusion).
 
     Raises:
       ValueError: as in `linear`.
@@ -228,7 +230,8 @@ def scaled_linear(
       num_timesteps: the number T of timesteps.
       beta_start: the first β.
       beta_end: the last β.
-      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+      per_thousand: whether `beta_start` and `beta_end` are multiplied by 1000/T, so ᾱ ends as with T = 1000
+        (improved-diffusion).
 
     Raises:
       ValueError: as in `linear`.
@@ -251,7 +254,8 @@ def sigmoid(
       num_timesteps: the number T of timesteps.
       beta_start: the value of β for u = -∞.
       beta_end: the value of β for u = ∞.
-      per_thousand: whether both ends of β are multiplied by 1000/T, so ᾱ ends as with T = 1000 (improved-diffusion).
+      per_thousand: whether `beta_start` and `beta_end` are multiplied by 1000/T, so ᾱ ends as with T = 1000
+        (improved-diffusion).
       sigmoid_range: the largest u, in (0, 700]; the smallest is its negative.
 
     Raises:

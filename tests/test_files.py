@@ -16,7 +16,7 @@ def test_or_not_at_all(tmp_path):
     path = files.write(tmp_path / "text", "before")
 
     def stopped():
-        with files.whole(path) as part:
+        with files.atomic(path) as part:
             part.write_text("half of")
             assert path.read_text() == "before"
             raise RuntimeError("stopped")

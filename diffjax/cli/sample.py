@@ -26,7 +26,7 @@ from diffjax import interop, viz
 from diffjax.cli import launch, options
 from diffjax.data.pixels import to_float, to_uint8
 from diffjax.errors import UserError, read_json, writing
-from diffjax.files import whole, write
+from diffjax.files import atomic, write
 from diffjax.noise import sample_keys
 from diffjax.runs import resolve, saved
 from diffjax.runs.run import Run, of_config
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         _claim(parts, {**identity, "label": args.label, "seed": args.seed, "num": args.num, "batch_size": size})
         done = {int(path.stem) for path in parts.glob(_PARTS)}
         for start, images in _batches(network, args, condition, size, done):
-            with whole(parts / f"{start:09d}.npy") as part, part.open("wb") as file:
+            with atomic(parts / f"{start:09d}.npy") as part, part.open("wb") as file:
                 np.save(file, images)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("every process has written its parts")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         classes = len(args.label) if args.label else network.task.num_classes
         print(viz.save_png(out / "grid.png", grid(images, classes)))
         arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
-        with whole(out / "samples.npz") as part, part.open("wb") as file:
+        with atomic(out / "samples.npz") as part, part.open("wb") as file:
             np.savez_compressed(file, **arrays)
         print(out / "samples.npz")
         shutil.rmtree(parts)

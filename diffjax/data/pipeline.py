@@ -112,7 +112,7 @@ def batches(
     """Returns batches of a source: this process's share of the n-th global batch, for n = 0, 1, …
 
     Each epoch is shuffled by (seed, epoch); a batch may span two epochs. Example i of the whole stream, and its random
-    augmentation, is a function of (seed, i) alone: the global batch depends on the number of neither workers nor
+    augmentation, is a function of (seed, i) alone: the global batch does not depend on the number of workers or
     processes.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import whole
+from diffjax.files import atomic
 from diffjax.metrics.floors import floor
 from diffjax.metrics.registry import METRICS, Metric
 
@@ -147,7 +147,7 @@ def save_statistics(path: str | os.PathLike, fitted: GaussianStatistics, protoco
       protocol: which images and which extractor they are of.
     """
     count = {} if fitted.count is None else {"count": np.int64(fitted.count)}
-    with whole(path) as part, open(part, "wb") as file:  # np.savez would append .npz to a name
+    with atomic(path) as part, open(part, "wb") as file:  # np.savez would append .npz to a name
         np.savez(file, mu=fitted.mean, sigma=fitted.covariance, protocol=np.array(json.dumps(protocol)), **count)
 
 

@@ -58,7 +58,7 @@ class DiT(nn.Module):
       dtype: The type of the arithmetic; parameters, normalisation and softmax are float32 or wider.
       qkv_bias: Whether the query, key and value projections have a bias.
       norm_eps: The number added to the variance in the layer norms, within [1e-12, 1).
-      mlp_norm_eps: norm_eps of the layer norms before the MLPs, or None for the same; 1e-5 in diffusers' networks.
+      mlp_norm_eps: The norm_eps of the layer norms before the MLPs, or None for the same; 1e-5 in diffusers' networks.
       freq_shift: 0 if the time embedding's frequencies end one step before 10⁻⁴ as in DiT's code, 1 if they end there
         as in diffusers' networks.
     """

@@ -112,8 +112,8 @@ def _batches(
     run: Run, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0, progress: bool = False
 ) -> Iterator[tuple[int, Predict, jax.Array, jax.Array]]:
     """Yields (count, the network conditioned on the labels, x_0, keys); the last batch is filled up: one program."""
-    size = devices.whole(min(batch_size, len(images)))
-    params = devices.everywhere(run.params, size)
+    size = devices.round_up(min(batch_size, len(images)))
+    params = devices.replicate(run.params, size)
     for start in tqdm(range(0, len(images), size), unit="batch", disable=not progress):
         numbers = np.arange(start, start + size) % len(images)
         x0 = devices.split(to_float(jnp.asarray(images[numbers])), size)

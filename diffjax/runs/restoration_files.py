@@ -9,7 +9,7 @@ import numpy as np
 
 from diffjax import data, viz
 from diffjax.errors import UserError
-from diffjax.files import whole
+from diffjax.files import atomic
 
 _ROWS = 8
 """Images that the picture shows."""
@@ -44,7 +44,7 @@ def save_images(folder: Path, images: Sequence[np.ndarray], *, separate: bool) -
         for n, image in enumerate(images):
             viz.save_png(folder / "images" / f"{n:05d}.png", image.squeeze())
         return
-    with whole(folder / "restored.npz") as part, part.open("wb") as file:
+    with atomic(folder / "restored.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, arr_0=np.stack(images))
 
 

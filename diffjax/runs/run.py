@@ -133,7 +133,7 @@ class Run:
         """
         if num < 1 or batch_size < 1:
             raise UserError(f"num={num} and batch_size={batch_size} must be ≥ 1")
-        size = devices.whole(min(num, batch_size))
+        size = devices.round_up(min(num, batch_size))
         batches = self.batches(num, seed=seed, label=label, batch_size=size, progress=progress)
         return np.concatenate([images for _, images in batches])
 

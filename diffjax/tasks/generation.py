@@ -145,7 +145,7 @@ class Generation(Task):
         count = grid_size(self.num_classes)
         condition = self.labels(np.arange(count))
         predict = self.predictor(params, guidance=how.guidance, **condition)
-        predict = devices.everywhere(sampling.as_pytree(predict), count)
+        predict = devices.replicate(sampling.as_pytree(predict), count)
         keys = devices.split(sample_keys(seed=0, start=0, count=count), count)
         noise = initial_noise(keys, self.image_shape)
         keys = keys if how.sampler.is_stochastic else None

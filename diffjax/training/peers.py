@@ -21,7 +21,7 @@ _KEY = "diffjax/alive"
 _PERIOD = 1.0
 """Seconds between two increments of the counter."""
 _PATIENCE = 10.0
-"""Seconds without an increment after which a process has ended; well below the heartbeat timeout (`cli.launch.start`)."""
+"""Seconds without an increment after which a process has ended; below the heartbeat timeout (`cli.launch.start`)."""
 
 
 class Peers:

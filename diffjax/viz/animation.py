@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffjax.data.pixels import to_uint8
-from diffjax.files import whole
+from diffjax.files import atomic
 from diffjax.viz.pixels import BACKGROUND, grid, level
 
 _HEAD, _TEXT, _BETWEEN = 22, 13, 12
@@ -83,6 +83,6 @@ def save_animation(
     options = {"duration": [milliseconds] * (len(frames) - 1) + [hold], "loop": 0}
     if path.suffix == ".webp":
         options["lossless"] = True
-    with whole(path) as part:
+    with atomic(path) as part:
         pictures[0].save(part, _FORMATS[path.suffix], save_all=True, append_images=pictures[1:], **options)
     return path

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffjax.data.pixels import to_uint8
-from diffjax.files import whole
+from diffjax.files import atomic
 
 BACKGROUND = 255
 _HEAD = 22  # pixels above a table, for the columns' names
@@ -138,7 +138,7 @@ def neighbours(
 
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> Path:
     """Writes a picture, `uint8[H, W, 3]`, atomically; creates the folder."""
-    with whole(path) as part:
+    with atomic(path) as part:
         Image.fromarray(np.asarray(picture)).save(part, format="PNG", optimize=True)
     return Path(path)
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import UserError
+from diffjax.files import atomic
 from diffjax.schedules import NoiseSchedule
-from diffjax.viz.pixels import grid, whole
+from diffjax.viz.pixels import grid
 
 
 def curves(
@@ -175,6 +176,6 @@ def _figure(width: float, height: float):
 
 
 def _save_figure(figure, path: str | os.PathLike) -> Path:
-    with whole(path) as part:
+    with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png", bbox_inches="tight", pad_inches=0.05)
     return Path(path)

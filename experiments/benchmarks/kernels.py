@@ -21,7 +21,7 @@ def product(of: Subject) -> tuple[Callable[[], jax.Array], float]:
     """(a large matrix product on all devices, in the network's dtype; its FLOPs)."""
     side = _SIDE.get(of.device.platform, 8192)
     a, b = (jax.random.normal(jax.random.key(n), (side, side), of.run.network.dtype) for n in (0, 1))
-    a, b = devices.split(a, side), devices.everywhere(b, side)
+    a, b = devices.split(a, side), devices.replicate(b, side)
     multiply = jax.jit(jnp.matmul)
     return lambda: multiply(a, b), 2.0 * side**3
 

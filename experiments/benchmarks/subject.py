@@ -57,7 +57,7 @@ class Subject(NamedTuple):
     def predict(self, dtype: Any = None) -> Predict:
         """The network on all devices, as samplers take it; in another dtype if one is given."""
         network = self.run.network if dtype is None else self.run.network.clone(dtype=dtype)
-        return models.predictor(network, devices.everywhere(self.run.params, self.batch))
+        return models.predictor(network, devices.replicate(self.run.params, self.batch))
 
     def optimizer(self) -> optax.GradientTransformation:
         """The config's."""

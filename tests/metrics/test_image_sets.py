@@ -92,12 +92,12 @@ def test_bad_npz(tmp_path):
     np.savez(
         path, floats=np.zeros((2, 4, 4, 1)), flat=np.zeros((2, 4), np.uint8), none=np.zeros((0, 4, 4, 1), np.uint8)
     )
-    with pytest.raises(UserError, match="'arr_0' is not in .*; it has 'floats', 'flat'"):
+    with pytest.raises(UserError, match="'arr_0' is not in .*; it has 'floats', 'flat', 'none'"):
         image_sets.find(path)
     for name in ("floats", "flat"):
         with pytest.raises(UserError, match="must be uint8"):
             image_sets.find(path, name=name)
     with pytest.raises(UserError, match="holds 0 images"):
         image_sets.find(path, name="none")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="must be an existing file"):
         image_sets.find(tmp_path / "none.npz")

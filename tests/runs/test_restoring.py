@@ -13,8 +13,8 @@ from diffjax.data.pixels import to_float
 from diffjax.errors import UserError
 from diffjax.runs import build, resolve, saved
 from diffjax.runs.run import Run
-from diffjax.runs.train import initial_parts as initial_parts
 from diffjax.runs.train import examples, train
+from diffjax.runs.train import initial_parts as initial_parts
 from diffjax.training import ema, state
 from diffjax.training.checkpoints import Checkpoints
 

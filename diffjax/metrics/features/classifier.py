@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from diffjax.errors import UserError
-from diffjax.files import whole
+from diffjax.files import atomic
 from diffjax.metrics.features.base import EXTRACTORS, Extractor
 
 
@@ -142,7 +142,7 @@ def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> 
 def save(path: str | os.PathLike, classifier: Classifier) -> None:
     """Writes the classifier to a safetensors file, with all but the parameters as JSON in its header."""
     facts = {name: getattr(classifier, name) for name in ("image_shape", "num_classes", "dim", "scale", "training")}
-    with whole(path) as part:
+    with atomic(path) as part:
         save_file(flatten_dict(classifier.params, sep="/"), part, {"classifier": json.dumps(facts)})
 
 
