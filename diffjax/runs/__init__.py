@@ -1,7 +1,7 @@
-"""Runs: from a config to objects, to a training, and to a trained network (`Run`).
+"""Runs: checks configs, builds the objects that they describe, trains, and loads trained networks (`Run`).
 
-`config` is the schema, `resolve` completes and checks a config, `build` makes objects of its sections, `train` is the
-training loop, `load` reads a workdir.
+`config` holds the schema, `resolve` completes and checks a config, `build` makes objects of its sections, `train` is
+the training loop, and `load` reads a workdir.
 """
 
 from diffjax.runs.run import Run, load

@@ -1,4 +1,4 @@
-"""From sections of a resolved config to the objects they describe; errors name the field, before any device work."""
+"""Builds the objects that a resolved config describes; errors name the field, and come before any device work."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,16 +30,16 @@ class Images(NamedTuple):
     """The images of `config.data`."""
 
     source: data.Source
-    """Those trained on."""
+    """The images that are trained on."""
     held_out: data.Source
     prepare: data.Prepare
-    """From an image of the source to `image_shape`."""
+    """Image of the source → image of `config.data.image_shape`."""
     degrade: data.Prepare | None
-    """From a prepared image to its condition; None: the task has none, or the source has its own."""
+    """Prepared image → its condition; None if the task has no condition, or if the source provides it."""
 
 
 class Training(NamedTuple):
-    """The images and the optimizer of a training."""
+    """The images and the optimizer of a training run."""
 
     images: Images
     learning_rate: optimizers.LearningRate
@@ -73,7 +73,7 @@ def network(section: ml_collections.ConfigDict, out_channels: int, **changes: An
 
 
 def task(config: ml_collections.ConfigDict) -> Task:
-    """Returns the task of a config, its networks checked without computing anything.
+    """Returns the task of a config, after checking its networks without computing anything.
 
     Raises:
       UserError: an invalid value.
@@ -89,7 +89,7 @@ def params_shape(task: Task) -> Any:
     """Returns the shapes and dtypes of a task's parameters.
 
     Raises:
-      UserError: a network that its fields, or the shape of the images, do not allow.
+      UserError: fields of the network that are invalid, or do not fit the shape of the images.
     """
     with naming("config.model"):
         try:
@@ -99,7 +99,7 @@ def params_shape(task: Task) -> Any:
 
 
 def sampling(config: ml_collections.ConfigDict, task: Task) -> Sampling:
-    """Returns how `config.sample` has a task's network sampled.
+    """Returns the schedule, sampler, clipping and guidance that `config.sample` sets for a task.
 
     Raises:
       UserError: an invalid value, or one that the network does not support.
@@ -129,7 +129,7 @@ def sampling(config: ml_collections.ConfigDict, task: Task) -> Sampling:
 
 
 def sampler(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Sampler:
-    """Returns the table of `config.sample`: `sampler`, `num_steps`, `timestep_spacing` and the options of both.
+    """Returns the sampler table of `config.sample`: `sampler`, `num_steps`, `timestep_spacing` and the options of both.
 
     Raises:
       UserError: an invalid value.
@@ -191,16 +191,16 @@ def guidance(options: ml_collections.ConfigDict, task: Task) -> Guidance | None:
     if not interval[0] < interval[1]:
         raise UserError(f"config.sample.guidance_interval: {interval} must be two noise levels, the lower one first")
     made = Guidance(options.guidance_scale, interval, options.guidance_rescale)
-    # The network itself is not called.
+    # Checks that the task supports guidance; the network is not called.
     task.predictor(None, guidance=made, **task.labels(np.zeros(1, int)))
     return made
 
 
 def images(config: ml_collections.ConfigDict) -> Images:
-    """Returns the images that `config.data` describes, the first one checked.
+    """Returns the images that `config.data` describes, after checking the first one.
 
     Raises:
-      UserError: an invalid value, data that is missing, or an image that does not fit.
+      UserError: an invalid value, missing data, or an image that does not fit.
     """
     options = config.data
     with naming("config.data"):
@@ -290,7 +290,7 @@ def _degrade(
 
 
 def _options(section: ml_collections.ConfigDict, spec: schema.Section, field: str) -> dict[str, Any]:
-    """The options in a section that belong to what `field` names."""
+    """Returns the options in a section that belong to the entry that `field` names."""
     named = spec.named[field]
     known = resolve.options_of(named.registry[section[field]], named.given)
     return {name: section[name] for name in known if name in section}

@@ -1,8 +1,8 @@
-"""The schema of a config: every field with its type, range, default and sentence.
+"""The schema of a config: every field with its type, range, default and description.
 
 A config is an `ml_collections.ConfigDict` of sections. A config file sets only what it changes, and `resolve.resolve`
-fills in the rest. A section that names a registered thing (`schedule.name`, `sample.sampler`, …) also holds the options
-of that thing, read off its definition (`fields.options`): another name has other options.
+fills in the rest. A section that names a registered entry (`schedule.name`, `sample.sampler`, …) also holds the options
+of that entry, which are read off its definition (`fields.options`); so the options of a section depend on the name.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from diffjax.training import optimizers, timestep_sampling
 
 
 class Named(NamedTuple):
-    """A field whose value names an entry of a registry, the options of which stand beside it in the section."""
+    """A field whose value names an entry of a registry; the options of the entry are fields of the same section."""
 
     registry: Registry
     given: tuple[str, ...] = ()
     """The parameters of an entry that the library passes itself."""
     plain: tuple[type, ...] = ()
-    """The types of values that name no entry."""
+    """The types of values that are used as they are, not as the name of an entry."""
     words: tuple[str, ...] = ()
-    """The texts that name no entry."""
+    """The strings that are allowed besides the names of entries."""
 
 
 class Section(NamedTuple):
@@ -46,7 +46,7 @@ DEGRADATION = Section(
         "kinds": Field(
             tuple[str, ...],
             (),
-            "The degradations, one of which is sampled for each example; (): the source has conditions of its own.",
+            "The degradations, one of which is sampled for each example; (): the source provides the conditions.",
             choices=data.degradations.KINDS,
         ),
         "sigma": Field(_RANGE, (1.0, 1.0), "The range of a Gaussian blur's σ, in pixels.", low=0.0, high=1e3),
@@ -54,9 +54,9 @@ DEGRADATION = Section(
         "angle": Field(_RANGE, (0.0, 180.0), "The range of a motion blur's angle, in degrees.", low=-360.0, high=360.0),
         "radius": Field(_RANGE, (2.0, 2.0), "The range of a defocus blur's radius, in pixels.", low=0.0, high=1e3),
         "noise": Field(
-            _RANGE, (0.0, 0.0), "The range of the noise's standard deviation after a blur.", low=0.0, high=255.0
+            _RANGE, (0.0, 0.0), "The range of the standard deviation of noise added after a blur.", low=0.0, high=255.0
         ),
-        "factor": Field(int, 4, "The factor by which bicubic and area make an image smaller.", low=2, high=64),
+        "factor": Field(int, 4, "The factor by which bicubic and area reduce an image.", low=2, high=64),
     },
 )
 
@@ -82,11 +82,11 @@ DATA = Section(
         "resize": Field(
             str,
             "exact",
-            "How an image gets its shape: it has it already (exact), by a black border (pad), as a part (crop), or "
-            "scaled until it covers the shape, and cropped (cover).",
+            "How an image is brought to its shape: not at all (exact), by a black border (pad), by cropping (crop), or "
+            "by scaling until it covers the shape, then cropping (cover).",
             choices=data.images.RESIZES,
         ),
-        "crop": Field(str, "center", "Where a crop lies.", choices=data.images.CROPS),
+        "crop": Field(str, "center", "The position of a crop.", choices=data.images.CROPS),
         "resample": Field(str, "bicubic", "The filter that scales images.", choices=data.images.RESAMPLES),
         "random_flip": Field(bool, False, "Whether images are mirrored left to right with probability ½."),
         "random_rot90": Field(bool, False, "Whether images are rotated by 0, 90, 180 or 270 degrees at random."),
@@ -94,7 +94,7 @@ DATA = Section(
         "holdout": Field(float, 0.0, "The share of images that is held out of training.", low=0.0, below=1.0),
         "cache_in_memory": Field(bool, False, "Whether decoded images are kept in memory."),
         "on_device": Field(
-            bool, False, "Whether the whole data set lies on the devices, where batches are sampled from it."
+            bool, False, "Whether the whole data set is kept on the devices, and batches are sampled there."
         ),
         "num_workers": Field(
             int, 0, "Processes that read and prepare images; 0: threads of the training process.", low=0, high=256
@@ -148,8 +148,8 @@ OPTIMIZER = Section(
 TRAIN = Section(
     "The objective and the training loop.",
     {
-        "steps": Field(int, 100_000, "Optimizer steps in all.", low=1),
-        "batch_size": Field(int, 128, "Images a step, over all devices and processes.", low=1, high=2**24),
+        "steps": Field(int, 100_000, "The total number of optimizer steps.", low=1),
+        "batch_size": Field(int, 128, "Images per step, over all devices and processes.", low=1, high=2**24),
         "target": Field(str, "eps", "What the network predicts.", choices=losses.TARGETS),
         "loss_norm": Field(str, "l2", "The norm of the prediction's error.", choices=losses.NORMS),
         "huber_delta": Field(float, 1.0, "The error at which the huber norm turns linear.", above=0.0, high=1e6),
@@ -167,7 +167,7 @@ TRAIN = Section(
             str, "uniform", "How the timesteps of a batch are sampled.", choices=timestep_sampling.TIMESTEP_SAMPLINGS
         ),
         "offset_noise": Field(
-            float, 0.0, "The strength of noise that is constant over an image's channel.", low=0.0, high=1e3
+            float, 0.0, "The strength of noise that is constant over each channel of an image.", low=0.0, high=1e3
         ),
         "label_dropout": Field(
             float, 0.0, "The probability that a label is dropped, for classifier-free guidance.", low=0.0, below=1.0
@@ -179,20 +179,20 @@ TRAIN = Section(
         "ema_decays": Field(
             tuple[float, ...],
             (0.9999,),
-            "The decays of the parameters' moving averages; the first is sampled from.",
+            "The decays of the exponential moving averages of the parameters; samples use the first.",
             low=0.0,
             below=1.0,
             length=(1, 16),
         ),
         "max_nonfinite_steps": Field(
-            int, 10, "Steps in a row whose loss or gradient may be not finite; they change nothing.", low=0
+            int, 10, "Steps in a row whose loss or gradient may be non-finite; such a step changes nothing.", low=0
         ),
-        "log_every": Field(int, 100, "Steps between two reports.", low=1),
+        "log_every": Field(int, 100, "Steps between two entries of the metrics.", low=1),
         "sample_every": Field(int, 10_000, "Steps between two sample grids.", low=1),
         "checkpoint_every": Field(int, 5_000, "Steps between two checkpoints.", low=1),
-        "max_to_keep": Field(int, 2, "Checkpoints that are kept, the newest ones.", low=1),
+        "max_to_keep": Field(int, 2, "The number of newest checkpoints that are kept.", low=1),
         "final_pictures": Field(bool, True, "Whether training ends with pictures, sampled as config.sample says."),
-        "wandb": Field(str | None, None, "The Weights & Biases project that is reported to; None: none."),
+        "wandb": Field(str | None, None, "The Weights & Biases project to report to, or None."),
     },
     {"loss_weighting": Named(losses.WEIGHTINGS, given=("snr", "unit", "target"))},
 )
@@ -212,15 +212,15 @@ SAMPLE = Section(
         "clip": Field(
             float | str | None,
             "auto",
-            "x̂0 is clipped to ± this number; auto: to the range of the data; dynamic, or an import path: a threshold; "
-            "None: unclipped.",
+            "The bound to which x̂0 is clipped: ± a number; auto: the range of the data; dynamic, or an import path: a "
+            "threshold function; None: no clipping.",
             above=0.0,
             high=1e6,
         ),
         "guidance_scale": Field(
             float | None,
             None,
-            "s of classifier-free guidance: 0 unconditional, 1 conditional, above: guided; None: no guidance.",
+            "s of classifier-free guidance: 0 is unconditional, 1 conditional, > 1 guided; None: no guidance.",
             low=0.0,
             high=1e6,
         ),
@@ -232,7 +232,7 @@ SAMPLE = Section(
             allow_inf=True,
         ),
         "guidance_rescale": Field(
-            float, 0.0, "φ of Lin et al. 2023: how far back to the unguided standard deviation.", low=0.0, high=1.0
+            float, 0.0, "φ of Lin et al. 2023: rescaling to the unguided standard deviation.", low=0.0, high=1.0
         ),
     },
     {

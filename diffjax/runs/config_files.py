@@ -1,4 +1,4 @@
-"""Config files: Python files with a function `get_config()` that returns what the experiment sets."""
+"""Loads config files: Python files with a function `get_config()` that returns the fields that an experiment sets."""
 
 import importlib
 import runpy
@@ -14,14 +14,14 @@ from diffjax.runs.saved import add_import_folder
 
 
 def load(name: str) -> ml_collections.ConfigDict:
-    """Returns what a config file sets; a config file bases itself on another one so.
+    """Returns the fields that a config file sets; a config file calls this to start from another one.
 
     Args:
       name: a config of diffjax ("digits", "ablations/ddim_table1"), a file ("my_configs/faces.py"), or a module
         ("my_lab.configs.faces"); "file.py:option" passes the option to `get_config`.
 
     Raises:
-      UserError: no such config, or one that cannot be loaded; it names the line.
+      UserError: no such config, or one that cannot be loaded; the message names the line.
     """
     path, _, option = name.partition(".py:")
     path = f"{path}.py" if option else path
@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def _folders() -> list[Path]:
-    """Where diffjax's configs are: in the installed package, or beside it in the repository."""
+    """Returns the folders where diffjax's configs may be: the installed package's, and the one in the repository."""
     package = Path(__file__).resolve().parents[1]
     return [package / "configs", package.parent / "configs"]
 
@@ -75,6 +75,6 @@ def _called(name: str, get_config: Any, file: str) -> ml_collections.ConfigDict:
 
 
 def add_working_folder() -> None:
-    """Lets import paths name modules of the folder that a command is run in, as `python -m` does."""
+    """Adds the current folder to `sys.path`, as `python -m` does, so that import paths may name modules in it."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

@@ -1,7 +1,7 @@
 """Measures a trained network on real images: errors of encoding and decoding, and bits/dim.
 
-Images go in batches that are spread over the devices; image n uses the key of sample n of the seed, so that figures do
-not depend on the batch size.
+Batches of images are split over the devices. Image n uses the key of sample n of the seed, so that figures do not
+depend on the batch size.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def read(source: data.Source, prepare: data.Prepare, num: int) -> tuple[np.ndarr
 def reconstruct(
     run: Run, images: np.ndarray, labels: np.ndarray, *, num_steps: int, batch_size: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes images and decodes them again, S steps each way, without clipping (DDIM §5.4).
+    """Encodes images and decodes them again, in `num_steps` steps each way, without clipping (DDIM §5.4).
 
     Returns:
       (the mean squared error of each in [0, 1], `[N]`; the decoded images, uint8 `[N, H, W, C]`).
@@ -63,10 +63,11 @@ def bound(
     """Returns `likelihood.bound` of N images, as NumPy arrays.
 
     Args:
-      variance, clip: as there.
-      indices: `int[S]`, ascending: the bound of the chain that visits these timesteps alone (`schedules.respace`).
+      variance, clip: as in `likelihood.bound`.
+      indices: `int[S]`, ascending; the bound is that of the chain that visits only these timesteps
+        (`schedules.respace`).
       batch_size: images at a time.
-      seed: of the noise.
+      seed: the seed of the noise.
       progress: whether to show a progress bar over batches.
     """
     schedule = run.schedule if indices is None else schedules.respace(run.schedule, indices)
@@ -92,12 +93,12 @@ def exact(
     """Returns `likelihood.exact` of N images, as NumPy arrays; `num_steps` is the largest of any batch.
 
     Args:
-      probes: as there.
-      tolerance: of the solver, relative and absolute.
+      probes: as in `likelihood.exact`.
+      tolerance: the relative and absolute tolerance of the solver.
       batch_size, seed, progress: as for `bound`.
 
     Raises:
-      ValueError, ImportError: as there.
+      ValueError, ImportError: as `likelihood.exact`.
     """
     parts = []
     for count, predict, x0, keys in _batches(run, images, labels, batch_size, seed, progress):
@@ -111,7 +112,7 @@ def exact(
 def _batches(
     run: Run, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0, progress: bool = False
 ) -> Iterator[tuple[int, Predict, jax.Array, jax.Array]]:
-    """Yields (count, the network conditioned on the labels, x_0, keys); the last batch is filled up: one program."""
+    """Yields (count, network conditioned on the labels, x_0, keys); the last batch is filled up, to compile once."""
     size = devices.round_up(min(batch_size, len(images)))
     params = devices.replicate(run.params, size)
     for start in tqdm(range(0, len(images), size), unit="batch", disable=not progress):

@@ -1,4 +1,4 @@
-"""The reference of all config fields, made from the schema: as text for `--help-config`, as Markdown for the docs."""
+"""Makes the reference of all config fields from the schema: text for `--help-config`, Markdown for docs/config.md."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from diffjax.runs.config import SCHEMA, Section
 
 
 class Group(NamedTuple):
-    """Fields that stand together: a section's own, or the options of one named thing."""
+    """A group of fields: a section's own, or the options of one registered entry."""
 
     path: str
     title: str
@@ -20,7 +20,7 @@ class Group(NamedTuple):
 
 
 def groups(section: Section = SCHEMA, path: str = "config", title: str = "config") -> Iterator[Group]:
-    """Yields a section's fields, then the options of everything that it can name, then its sections."""
+    """Yields the groups of a section: its own fields, the options of each entry it can name, then its subsections."""
     own = {name: spec for name, spec in section.fields.items() if isinstance(spec, Field)}
     yield Group(path, path, section.doc, own)
     for field, named in section.named.items():
@@ -67,7 +67,7 @@ def shown(field: Field) -> str:
 
 
 def allowed(field: Field) -> str:
-    """Returns what a field may be, short: a registry's names without the remark on import paths."""
+    """Returns a short description of the values that a field allows."""
     if isinstance(field.choices, Registry):
         return f"{', '.join(field.choices)}, or an import path"
     return field.allowed()

@@ -1,4 +1,4 @@
-"""From what a config file or a command line sets to a whole, checked config."""
+"""Completes and checks configs: adds the defaults to the fields that a config file or a command line sets."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ def resolve(config: Mapping[str, Any], *, section: Section = SCHEMA, name: str =
 
     Args:
       config: what a config file sets, nested.
-      section: of the schema.
-      name: how the config is called in errors.
+      section: the section of the schema.
+      name: the name of the config in error messages.
 
     Raises:
-      UserError: an unknown field, or a value of another type or outside its range; it names the field.
+      UserError: an unknown field, or a value of another type or outside its range; the message names the field.
     """
     if section.optional and config is None:
         return None
@@ -41,7 +41,7 @@ def resolve(config: Mapping[str, Any], *, section: Section = SCHEMA, name: str =
 def fields_of(
     given: Mapping[str, Any], section: Section = SCHEMA, name: str = "config"
 ) -> dict[str, "Field | Section"]:
-    """Returns the fields of a section: its own, and the options of what it names.
+    """Returns the fields of a section: its own, and the options of the entries that it names.
 
     Raises:
       UserError: a name that is neither registered nor can be imported.
@@ -56,7 +56,7 @@ def fields_of(
 def named_options(
     given: Mapping[str, Any], section: Section, field: str, named: Named, name: str = "config"
 ) -> dict[str, Field]:
-    """Returns the options of what `field` of a section names.
+    """Returns the options of the registered entry that `field` of a section names.
 
     Raises:
       UserError: as `fields_of`.
@@ -73,7 +73,7 @@ def named_options(
 
 
 def options_of(entry: Any, given: tuple[str, ...] = ()) -> dict[str, Field]:
-    """Returns the options of a registered thing: its `OPTIONS`, or else the keyword arguments of its definition."""
+    """Returns the options of a registered entry: its `OPTIONS`, or else the keyword arguments of its definition."""
     own = getattr(entry, "OPTIONS", None)
     return dict(own) if own is not None else fields.options(entry, given)
 
@@ -81,9 +81,9 @@ def options_of(entry: Any, given: tuple[str, ...] = ()) -> dict[str, Field]:
 def override(
     config: Mapping[str, Any], changes: Mapping[str, Any], *, schema: Section = SCHEMA
 ) -> ml_collections.ConfigDict:
-    """Returns the resolved config with other values: `{"sample.num_steps": 20, …}`.
+    """Returns the resolved config with some values changed: `{"sample.num_steps": 20, …}`.
 
-    Where a change names another thing (another sampler), the options of the old one are dropped.
+    Where a change names another entry (another sampler), the options of the old one are dropped.
 
     Raises:
       UserError: as `resolve`.
@@ -94,13 +94,13 @@ def override(
 def parse(
     config: Mapping[str, Any], texts: Mapping[str, str], *, schema: Section = SCHEMA
 ) -> ml_collections.ConfigDict:
-    """Returns `override` with values that are texts of a command line: `{"model.remat": "True", …}`.
+    """Returns the resolved config with values changed to those of a command line: `{"model.remat": "True", …}`.
 
     Raises:
       UserError: as `resolve`.
     """
     changes: dict[str, Any] = {}
-    # Names come first: the options that a text may set are those of the thing that is then named.
+    # Names are set first, since they determine which options the other texts may set.
     for path in sorted(texts, key=lambda path: not _is_name(path, schema)):
         spec = _spec(_changed(config, changes, schema), path, schema)
         if isinstance(spec, Section):
@@ -134,7 +134,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def walk(config: Any = None, section: Section = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Field]]:
-    """Yields (path, field) of all fields of a config (None: the default one), options of named things included."""
+    """Yields (path, field) of all fields of a config (None: the default), options of the named entries included."""
     config = {} if config is None else config
     for name, spec in fields_of(config, section).items():
         if isinstance(spec, Section):
@@ -144,7 +144,7 @@ def walk(config: Any = None, section: Section = SCHEMA, prefix: str = "") -> Ite
 
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], schema: Section) -> dict[str, Any]:
-    """The config with other values, not checked."""
+    """Returns the config with some values changed, unchecked."""
     changed = to_dict(config)
     names = {path for path in changes if _is_name(path, schema)}
     for path in sorted(changes, key=lambda path: path not in names):
@@ -188,7 +188,7 @@ def _is_name(path: str, schema: Section) -> bool:
 
 
 def _spec(config: Any, path: str, schema: Section) -> "Field | Section | None":
-    """The schema's entry at a path of a config; None: there is none."""
+    """Returns the schema's field or section at a path of a config; None if there is none."""
     *parents, field = path.split(".")
     spec: Any = schema
     for parent in parents:
@@ -200,7 +200,7 @@ def _spec(config: Any, path: str, schema: Section) -> "Field | Section | None":
 
 
 def _entry(config: Mapping[str, Any], name: str, spec: "Field | Section") -> "Field | Section | None":
-    """The schema's entry of a field of a section; below a section whose fields are free, any value is allowed."""
+    """Returns the schema's field or section of a name; below a field that is a free dict, any value is allowed."""
     if isinstance(spec, Section):
         return spec.fields.get(name) or fields_of(config, spec).get(name)
     return _ANY

@@ -1,4 +1,4 @@
-"""Pairs of true images and their conditions, and what a method restores from the conditions."""
+"""Loads pairs of true images and their conditions, and restores images from the conditions with a method."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,12 +18,12 @@ from diffjax.tasks.base import Restore
 
 
 def load_pairs(config: ml_collections.ConfigDict, num: int, *, seed: int = 0, whole: bool = False) -> list[Pair]:
-    """Returns the first `num` images that are held out, or else that are trained on, and their conditions.
+    """Returns the first `num` held-out images (training images if none are held out) with their conditions.
 
     Args:
-      config: a whole config; images are degraded as its `data.degradation` says, unless the source has conditions.
-      num: how many.
-      seed: of the degradations; image n has its own generator, seeded with (seed, n).
+      config: a resolved config; `data.degradation` degrades the images, unless the source provides conditions.
+      num: the number of pairs.
+      seed: the seed of the degradations; image n has its own generator, seeded with (seed, n).
       whole: whether images keep their own size; else they are prepared as for training.
 
     Raises:
@@ -48,10 +48,10 @@ def load_pairs(config: ml_collections.ConfigDict, num: int, *, seed: int = 0, wh
 
 
 def small_input(pair: Pair) -> np.ndarray:
-    """Returns the small image that the condition of a super-resolution was enlarged from, uint8 `[h, w, C]`.
+    """Returns the small image that the condition of a super-resolution pair was enlarged from, uint8 `[h, w, C]`.
 
     Raises:
-      UserError: a pair of a source that has conditions of its own.
+      UserError: a pair whose condition comes from the source.
     """
     if pair.record is None:
         raise UserError("--cascade: config.data.source must have images alone; these have conditions of their own")
@@ -66,7 +66,7 @@ def restore_all(restore: Restore, conditions: Sequence[np.ndarray], *, seed: int
     Args:
       restore: the method.
       conditions: uint8 `[H, W, C]`, of any sizes.
-      seed: of the noise.
+      seed: the seed of the noise.
       batch_size: images at a time.
     """
     restored: list[np.ndarray] = [np.empty(0)] * len(conditions)
@@ -84,7 +84,7 @@ def restore_all(restore: Restore, conditions: Sequence[np.ndarray], *, seed: int
 
 
 def _prepare_whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
-    """Returns an image in its own size, cut at the right and the bottom to a multiple of a reduction's factor."""
+    """Returns an image in its own size, cropped at the right and the bottom to a multiple of a reduction's factor."""
     options = config.data.degradation
     factor = options.factor if set(options.kinds) & set(degradations.REDUCTIONS) else 1
     height, width = (size - size % factor for size in image.shape[:2])

@@ -1,4 +1,4 @@
-"""The files of `diffjax restore`: the restored images, a picture of them, and a plot of one metric against PSNR."""
+"""Writes the files of `diffjax restore`: restored images, a picture of them, a plot of one metric against PSNR."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from diffjax.errors import UserError
 from diffjax.files import atomic
 
 _ROWS = 8
-"""Images that the picture shows."""
+"""The largest number of images that the picture shows."""
 _LARGEST = 160
 """Height and width, in pixels, of the part of a whole image that the picture shows."""
 
 Point = tuple[float, float]
-"""(PSNR, another figure) of a method."""
+"""(PSNR, value of another metric) of a method."""
 
 
 def picture(columns: Mapping[str, Sequence[np.ndarray]], titles: Mapping[str, str], *, crop: bool) -> np.ndarray:
@@ -49,9 +49,9 @@ def save_images(folder: Path, images: Sequence[np.ndarray], *, separate: bool) -
 
 
 def save_curve(path: Path, metric: str, baselines: Mapping[str, Point], samples: Mapping[str, Point]) -> None:
-    """Plots a metric against PSNR, with a line for the samples that set the same fields; prints the path.
+    """Plots a metric against PSNR, with one line through the samples that set the same fields; prints the path.
 
-    Without Matplotlib it prints what is missing.
+    Without Matplotlib it prints instead that Matplotlib is missing.
 
     Args:
       path: the file.

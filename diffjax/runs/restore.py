@@ -1,4 +1,4 @@
-"""Methods that restore images, as `diffjax restore` compares them: trained runs, one or several in a cascade."""
+"""The methods that `diffjax restore` compares: trained runs that restore images, alone or in a cascade."""
 
 import math
 import os
@@ -34,9 +34,9 @@ class Method(NamedTuple):
 
     restore: Restore
     sampler: str = "none"
-    """How it samples; "none": it does not."""
+    """A description of its sampling; "none" if it does not sample."""
     source: str = ""
-    """The run that it uses; empty: none."""
+    """The run that it uses; empty if it uses none."""
     parameters: str = "none"
     """Which parameters of the run: "EMA 0.9999", "raw"."""
     takes_small: bool = False
@@ -47,11 +47,11 @@ class Cascade(NamedTuple):
     """A super-resolution network, and those that enlarge its output further."""
 
     config: ml_collections.ConfigDict
-    """Whose data are restored: the last stage's, reduced by the product of all factors."""
+    """The config of the images to restore: those of the last stage, reduced by the product of all factors."""
     shape: tuple[int, int, int]
-    """Of the last stage's images."""
+    """(H, W, C) of the last stage's images."""
     factors: list[int]
-    """By which each stage enlarges; empty for a single network."""
+    """The factor by which each stage enlarges; empty for a single network."""
     later: list[Method]
     """All stages but the first."""
 
@@ -68,7 +68,7 @@ def load(workdir: str | os.PathLike) -> Run:
 
 
 def parse(config: ml_collections.ConfigDict, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the values of a command line's texts, field → text, as `sampled` takes them.
+    """Returns the values of a command line's texts (field → text), in the form that `sampled` takes.
 
     Raises:
       UserError: an unknown field, or an invalid value.
@@ -81,7 +81,7 @@ def parse(config: ml_collections.ConfigDict, texts: Mapping[str, str]) -> dict[s
 
 
 def baselines(network: Run) -> dict[str, Method]:
-    """Returns the methods that are parts of the model itself, by name."""
+    """Returns the methods that are part of the model itself, such as a predictor, by name."""
     found = network.task.baselines(network.params)
     return {name: Method(restore, "none", *_identity(network)) for name, restore in found.items()}
 
@@ -91,7 +91,7 @@ def sampled(network: Run, options: Mapping[str, Any]) -> Method:
 
     Args:
       network: a run that restores images.
-      options: fields of `config.sample`, those of a section as "schedule.num_timesteps"; and `OPTIONS`.
+      options: fields of `config.sample` (those of its section as "schedule.num_timesteps") and of `OPTIONS`.
 
     Raises:
       UserError: an unknown field, or an invalid value.
@@ -106,10 +106,10 @@ def sampled(network: Run, options: Mapping[str, Any]) -> Method:
 
 
 def others(workdirs: Sequence[str | os.PathLike], shape: tuple[int, int, int]) -> dict[str, Method]:
-    """Returns other runs to compare with, as their own configs sample them, by name.
+    """Returns other runs to compare with, each sampled as in its own config, by name.
 
-    They are named by the classes of their tasks, such as "super_resolution"; where two of these are equal, by the names
-    of the folders.
+    The names are those of their tasks' classes, such as "super_resolution"; if two of these are equal, those of the
+    folders; if two of these are equal, the paths.
 
     Raises:
       UserError: a workdir without a run that restores images of that shape.
@@ -126,10 +126,10 @@ def others(workdirs: Sequence[str | os.PathLike], shape: tuple[int, int, int]) -
 
 
 def cascade_of(first: Run, stages: Sequence[tuple[Run, Mapping[str, Any]]]) -> Cascade:
-    """Returns the network and the later stages, each a run and the options that `sampled` takes.
+    """Returns the cascade of a network and of later stages, each given as a run and the options that `sampled` takes.
 
     Raises:
-      UserError: a stage that is no super-resolution, or whose input is not the output of the stage before it.
+      UserError: a stage that is not a super-resolution, or whose input is not the output of the stage before it.
     """
     shape = first.image_shape
     if not stages:
@@ -152,11 +152,11 @@ def cascade_of(first: Run, stages: Sequence[tuple[Run, Mapping[str, Any]]]) -> C
 
 
 def in_turn(methods: Sequence[Method], factors: Sequence[int]) -> Method:
-    """Returns the methods one after the other, from the small image on; the later factors enlarge bicubically.
+    """Returns a method that applies the given ones in turn to the small image, then enlarges by the factors left.
 
     Args:
-      methods: the first stages of the cascade.
-      factors: by which each stage enlarges, of all stages.
+      methods: the first stages of the cascade; for the stages without a method it enlarges bicubically.
+      factors: the factors by which all stages enlarge.
     """
 
     def restore(low: Any, keys: Any) -> Any:
@@ -174,12 +174,12 @@ def in_turn(methods: Sequence[Method], factors: Sequence[int]) -> Method:
 
 
 def cascade(stages: Sequence[tuple[Restore, tuple[int, int]]], low: np.ndarray, keys: jax.Array) -> list[np.ndarray]:
-    """Returns the output of each stage, whose input is that of the one before: uint8 `[B, H, W, C]` (SR3, §4.4).
+    """Returns the output of each stage, whose input is the output of the one before: uint8 `[B, H, W, C]` (SR3, §4.4).
 
     Args:
       stages: (restore, (height, width) of its output), smallest first.
       low: uint8 `[B, h, w, C]`, the input of the first stage; each input is enlarged bicubically.
-      keys: `[B]`; stage n samples with their n-th children.
+      keys: `[B]`; stage n uses `fold_in(key, n)` of each.
     """
     made = []
     for n, (restore, size) in enumerate(stages):
@@ -191,7 +191,7 @@ def cascade(stages: Sequence[tuple[Restore, tuple[int, int]]], low: np.ndarray, 
 
 
 def average(restore: Restore, condition: jax.Array, keys: jax.Array, num: int) -> jax.Array:
-    """Returns the mean of `num` restorations, `[B, H, W, C]`; the n-th uses the n-th children of `keys`.
+    """Returns the mean of `num` restorations, `[B, H, W, C]`; the n-th uses `fold_in(key, n)` of each key.
 
     The variance of independent samples falls as 1/num, towards the conditional mean (Whang et al. 2022, §4).
 
@@ -214,7 +214,7 @@ def _factor(network: Run, flag: str) -> int:
 
 
 def _describe(network: Run, own: Mapping[str, Any] | None = None) -> str:
-    """Returns how a run samples, for a table: the names, and what differs from the defaults."""
+    """Returns a description of a run's sampling, for a table: its names, and the options that are not the defaults."""
     if not network.task.samples:
         return "none"
     section, options = SCHEMA.fields["sample"], network.config.sample

@@ -1,7 +1,7 @@
-"""A trained network, as its makers sample from it: the one object that commands, sweeps, reports and notebooks use.
+"""`Run`: a trained network and everything needed to sample from it, for commands, sweeps, reports and notebooks.
 
 run = dj.runs.load("runs/digits")
-images = run.sample(64, seed=0)                    # uint8 [64, H, W, C], as config.sample says
+images = run.sample(64, seed=0)                    # uint8 [64, H, W, C], sampled as in config.sample
 x_0 = dj.sample(run.sampler, run.predictor(), dj.initial_noise(keys, run.image_shape), keys, clip=run.clip)
 """
 
@@ -33,17 +33,17 @@ class Run:
     """A config, the task that it describes, and trained parameters."""
 
     config: ml_collections.ConfigDict
-    """Resolved: every field is there. Of an imported network it has what its files say."""
+    """Resolved, with every field; for an imported network, with the fields that its files determine."""
     task: Task
     params: Any
     step: int | None = None
     """The training step of the parameters; None: unknown."""
     ema: float | None = None
-    """The decay of the average that the parameters are; None: the parameters themselves, or unknown."""
+    """The EMA decay of the parameters; None if they are not averaged, or if it is unknown."""
     source: str = ""
     """Where the parameters were read from."""
     preferred: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of `config.sample` that take effect with samplers that have them, unless others are given."""
+    """Defaults for the options of samplers, which `with_options(sampler=…)` uses where the sampler has them."""
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -57,27 +57,27 @@ class Run:
 
     @property
     def network(self) -> models.Network:
-        """The network; of a task with several, the denoiser."""
+        """The network; the denoiser, if the task has several networks."""
         return self.task.network
 
     @cached_property
     def sampling(self) -> Sampling:
-        """How `config.sample` has the network sampled."""
+        """The schedule, sampler, clipping and guidance of `config.sample`."""
         return build.sampling(self.config, self.task)
 
     @property
     def sampler(self) -> Sampler:
-        """The table of `config.sample`."""
+        """The sampler table of `config.sample`."""
         return self.sampling.sampler
 
     @property
     def clip(self) -> Clip:
-        """The transform of x̂0 of `config.sample`."""
+        """The clipping of x̂0 in `config.sample`."""
         return self.sampling.clip
 
     @property
     def parameters(self) -> str:
-        """The parameters' name in a protocol: "EMA 0.999", or "raw"."""
+        """The name of the parameters in a protocol: "EMA 0.999", or "raw"."""
         return "raw" if self.ema is None else f"EMA {self.ema}"
 
     @property
@@ -86,7 +86,7 @@ class Run:
         return models.count_params(self.params)
 
     def with_options(self, **options: Any) -> "Run":
-        """Returns the run with other fields of `config.sample`: `run.with_options(num_steps=20, eta=1.0)`.
+        """Returns the run with changed fields of `config.sample`: `run.with_options(num_steps=20, eta=1.0)`.
 
         Raises:
           UserError: an unknown field, or an invalid value.
@@ -102,7 +102,7 @@ class Run:
         """Returns `predict(x, t)` for `dj.sample`: ε̂ or a `Prediction`, whatever the network was trained to predict.
 
         Args:
-          condition: `label=`, int `[B]`, of a network with classes; `image=`, `[B, H, W, C]` in [-1, 1], of one that
+          condition: `label=`, int `[B]`, for a network with classes; `image=`, `[B, H, W, C]` in [-1, 1], for one that
             restores images.
         """
         return self.task.predictor(self.params, schedule=self.sampling.schedule, **condition)
@@ -116,12 +116,12 @@ class Run:
         batch_size: int = 250,
         progress: bool = False,
     ) -> np.ndarray:
-        """Samples images as `config.sample` says, guided if it says so.
+        """Samples images as `config.sample` describes, with guidance if it sets a guidance scale.
 
         Args:
-          num: how many; sample n of a seed is the same for any `num` and `batch_size`, to float rounding.
-          seed: of the noise.
-          label: the class, or classes in turn, of a network with classes (default: all classes in turn).
+          num: the number of images; sample n of a seed is the same for any `num` and `batch_size`, to float rounding.
+          seed: the seed of the noise.
+          label: the class, or the classes in turn, for a network with classes (default: all classes in turn).
           batch_size: images at a time, rounded up to a multiple of the number of devices.
           progress: whether to show a progress bar.
 
@@ -147,12 +147,12 @@ class Run:
         skip: Container[int] = (),
         progress: bool = False,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (number of the first, images uint8 `[≤ batch_size, H, W, C]`), as `sampling.sample_many` does.
+        """Yields (index of the first sample, images uint8 `[≤ batch_size, H, W, C]`), as `sampling.sample_many` does.
 
-        Of several processes each yields its own batches.
+        Each of several processes yields its own batches. The other arguments are those of `sample`.
 
         Args:
-          skip: first numbers of batches that are left out.
+          skip: batches that begin at one of these indices are left out.
         """
         how, chosen = self.sampling, self._chosen(label)
 
@@ -180,7 +180,7 @@ class Run:
         return self.task.labels(np.arange(num), self._chosen(label)).get("label")
 
     def restorer(self, *, noise_scale: float = 1.0, progress: bool | str = False) -> Restore:
-        """Returns (condition `[B, H, W, C]` in [-1, 1], keys `[B]`) → restored images, for images of any size.
+        """Returns a function (condition `[B, H, W, C]` in [-1, 1], keys `[B]`) → restored images, of any size.
 
         Raises:
           UserError: a network that generates images.
@@ -209,7 +209,7 @@ class Run:
         if label is None:
             return None
         if self.task.is_conditional:
-            raise UserError("label: this run restores images, and knows no classes")
+            raise UserError("label: this run restores images, and has no classes")
         count = self.task.num_classes
         chosen = [label] if isinstance(label, (int, np.integer)) else list(label)
         for one in chosen or [None]:
@@ -220,10 +220,10 @@ class Run:
 
 
 def load(workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
-    """Loads the newest checkpoint of a training run that can be read.
+    """Loads the newest readable checkpoint of a training run.
 
     Args:
-      workdir: as `diffjax train` wrote it.
+      workdir: a folder that `diffjax train` has written.
       ema: the decay of the parameters' average, one of `config.train.ema_decays` (default: the first); False: the
         parameters themselves.
 
@@ -234,7 +234,7 @@ def load(workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
 
 
 def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
-    """`load` with the given config in place of the workdir's: other fields of `config.sample`, say.
+    """Loads a run like `load`, but with the given config, such as the workdir's with other fields of `config.sample`.
 
     Raises:
       UserError: as `load`.
@@ -248,7 +248,7 @@ def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, 
 
 
 def check_decay(config: Mapping[str, Any], ema: float | bool | None) -> float | None:
-    """Returns the decay that `ema` stands for; None: the parameters themselves.
+    """Returns the decay that `ema` stands for, or None for the parameters themselves.
 
     Raises:
       UserError: a decay that the run does not have.

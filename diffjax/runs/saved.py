@@ -1,4 +1,4 @@
-"""The config that a workdir keeps: what it was trained with, and what may change when training resumes."""
+"""Saves and loads the config of a workdir (`config.json`), and checks what changes when training resumes."""
 
 import importlib.util
 import json
@@ -30,10 +30,10 @@ FREE_FIELDS = (
 
 
 def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Writes `workdir/config.json`; where there is one, checks first that it says the same.
+    """Writes `workdir/config.json`; if the file exists, first checks that it holds the same config.
 
     Raises:
-      UserError: a saved config with another value of a field that affects what is learned; it names the fields.
+      UserError: a saved config that differs in a field that affects what is learned; the message names the fields.
     """
     path = Path(workdir) / "config.json"
     if path.exists():
@@ -60,7 +60,7 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 
 
 def with_data(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the config with other fields of `config.data` and nothing held out: images that are not trained on.
+    """Returns the config with fields of `config.data` changed and nothing held out, for images not trained on.
 
     Raises:
       UserError: an unknown field, or an invalid value.
@@ -69,9 +69,9 @@ def with_data(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> 
 
 
 def with_imports(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the config with the folders of the modules that its import paths name, if they are not installed.
+    """Returns the config with `imports` extended by the folders of its import paths' modules that are not installed.
 
-    A workdir keeps them, so that every command finds the same modules from any folder.
+    A workdir keeps these folders, so that every command finds the same modules from any folder.
     """
     folders = list(config.imports)
     for value in resolve.flatten(config).values():
@@ -93,7 +93,7 @@ def add_import_folder(folder: str) -> None:
 
 
 def _is_installed(root: Path) -> bool:
-    """Whether a folder is one of Python's own or of the installed packages, the library's among them."""
+    """Returns whether a folder is that of diffjax itself or of installed packages."""
     library = Path(importlib.util.find_spec("diffjax").origin).resolve().parents[1]
     return root == library or any(part in ("site-packages", "dist-packages") for part in root.parts)
 

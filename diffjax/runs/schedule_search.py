@@ -1,4 +1,4 @@
-"""The search for a short schedule on which a network that is conditioned on the noise level restores images well."""
+"""Searches for a short schedule on which a network that is conditioned on the noise level restores images well."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ LAST_ALPHA_BARS = (1e-2, 1e-3, 1e-4)
 
 
 def candidates(num_steps: int) -> list[dict[str, Any]]:
-    """Returns linear schedules of `num_steps` timesteps, all of them steps, as fields of `config.sample`.
+    """Returns linear schedules of `num_steps` timesteps, all of which are sampled, as fields of `config.sample`.
 
     There is one for each first β and last ᾱ; the last β follows from these.
 
@@ -40,11 +40,11 @@ def candidates(num_steps: int) -> list[dict[str, Any]]:
 
 
 def best(figures: Mapping[str, Mapping[str, Figure]], metric: str) -> str:
-    """Returns the row whose figure is the best, in the direction that the metric's registration says.
+    """Returns the row with the best figure: the highest or the lowest, as the metric is registered.
 
     Args:
-      figures: by row, then by metric.
-      metric: its name.
+      figures: the figures by row, then by metric.
+      metric: the name of the metric.
 
     Raises:
       UserError: a row that lacks the metric.

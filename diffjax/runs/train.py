@@ -1,4 +1,4 @@
-"""The training loop, top to bottom."""
+"""The training loop: `train` builds what a config describes, then trains, reports and saves, or resumes."""
 
 import os
 import warnings
@@ -25,7 +25,7 @@ from diffjax.training.reporting import Reporter
 from diffjax.training.step import all_devices, make_train_step, put_batches, put_on_device, replicate
 
 _SHOWN = 8
-"""Images of the data in a preview."""
+"""The largest number of real images in a preview."""
 
 
 def train(
@@ -35,24 +35,25 @@ def train(
     progress: bool = True,
     profile: bool = False,
 ) -> state.TrainState:
-    """Trains to `config.train.steps` in `workdir`, resuming from the newest checkpoint there that can be read.
+    """Trains to `config.train.steps` in `workdir`, resuming from the newest readable checkpoint there.
 
     Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
     under `samples/`. The same config and the same number of devices give bit-equal parameters, interrupted or not.
-    SIGTERM and SIGINT end the step under way and save: the state returned is then short of `config.train.steps`.
+    On SIGTERM and SIGINT it finishes the current step and saves; the state returned is then short of
+    `config.train.steps`.
 
-    Among several processes (`launch.start`) each calls this with the same arguments. `workdir` is a folder that all of
-    them see; the first alone writes, but for its part of the checkpoints.
+    With several processes (`launch.start`), each calls this with the same arguments. `workdir` is a folder that all of
+    them see; only the first writes there, except that each writes its part of the checkpoints.
 
     Args:
-      config: the experiment; fields that it leaves out have their defaults.
-      workdir: made if it does not exist; one run at a time holds it.
+      config: the experiment; fields that it leaves out get their defaults.
+      workdir: a folder, made if it does not exist; only one run at a time may use it.
       progress: whether to show a progress bar.
       profile: whether to trace a few steps, after those that compile, to `workdir/profile`.
 
     Raises:
       UserError: before any training, an invalid config, a workdir that is another run's or cannot be written, or
-        checkpoints none of which can be read; later, more than `config.train.max_nonfinite_steps` steps in a row whose
+        only unreadable checkpoints; later, more than `config.train.max_nonfinite_steps` steps in a row whose
         loss or gradient is not finite, or a checkpoint that cannot be written.
     """
     config = saved.with_imports(resolve.resolve(config))
@@ -117,7 +118,7 @@ def train(
 
 
 def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images) -> dict[str, np.ndarray]:
-    """Returns the first images held out, or else trained on, and their conditions: uint8 `[≤ 8, H, W, C]`."""
+    """Returns the first images, held out if there are such, and their conditions: uint8 `[≤ 8, H, W, C]`; else {}."""
     if not task.is_conditional:
         return {}
     source = images.held_out if len(images.held_out) else images.source
@@ -135,14 +136,14 @@ def _start(
     checkpoints: Checkpoints,
     parts: dict[str, Any],
 ) -> tuple[state.TrainState, dict | None]:
-    """(state, position in the data) to begin with: fresh, or of the newest checkpoint."""
+    """Returns the (state, position in the data) to begin with: fresh, or from the newest checkpoint."""
     history = timestep_sampling.initial_history(config.train.timestep_sampling, task.schedule.num_timesteps)
 
     def create(key, parts):
         init = partial(task.init, **parts)
         return state.create(init, training.optimizer, key, ema_decays=config.train.ema_decays, history=history)
 
-    # Samples made once: on the CPU, optimizing the program takes longer than running it plain.
+    # This program runs once: on the CPU, optimizing it would take longer than running it unoptimized.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     made = jax.jit(create, compiler_options=options)(jax.random.key(config.seed), parts)
     fresh = replicate(made, jax.local_devices())
@@ -150,7 +151,7 @@ def _start(
 
 
 def initial_parts(task: Task, workdir: Path) -> dict[str, Any]:
-    """Returns the parts of the parameters that begin as another run's; none where training resumes.
+    """Returns the parts of the parameters that are initialised from other runs; {} where training resumes.
 
     Raises:
       UserError: a workdir that does not hold such a network.
@@ -174,7 +175,7 @@ def _initial_part(name: str, part: InitialPart) -> Any:
 def _feed(
     config: ml_collections.ConfigDict, images: build.Images, position: dict | None
 ) -> data.Prefetch | data.on_device.OnDevice:
-    """Returns an iterator over the inputs of the step, from a position on."""
+    """Returns an iterator over the inputs of the training step, starting at a position."""
     devices = jax.local_devices()
     if config.data.on_device:
         loaded = data.on_device.load(images.source, images.prepare, images.degrade)
@@ -220,7 +221,7 @@ def _final_pictures(
 
 
 def _save(writer: MetricWriter, path: Path, picture: np.ndarray, step: int) -> None:
-    """Writes a picture, and logs it; a disk that is full is warned of, and training goes on."""
+    """Writes and logs a picture; if it cannot be written, warns, and training goes on."""
     writer.write_image(step, path.stem if path.parent.name != "samples" else "samples", picture)
     try:
         viz.save_png(path, picture)

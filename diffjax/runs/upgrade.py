@@ -1,4 +1,4 @@
-"""Configs of earlier versions: one map from the names of their fields to today's, applied when a config is read."""
+"""Upgrades configs of earlier versions when they are read: one map from the old names of fields to the new ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,24 +43,24 @@ RENAMED = {
     "sample.beta_start": "sample.schedule.beta_start",
     "sample.beta_end": "sample.schedule.beta_end",
 }
-"""Names before → now. A field that is in neither has kept its name."""
+"""Old name → new name. Fields that are not listed have kept their names."""
 
 _VALUES = {("data.resize", "resize"): "cover"}
-"""Values that are called otherwise now."""
+"""(field, old value) → new value."""
 
 _OF_CONDITIONAL = ("task.noise_conditioning", "task.noise_level_sampling", "task.noise_level_scale")
 _OF_DEBLURRING = ("task.predictor_channels", "task.predictor_workdir", "task.frozen")
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a nested config with today's names; one that has them already stays as it is."""
+    """Returns a nested config with the new names; a config that has them already is returned unchanged."""
     flat = flatten(config)
     if not _is_old(flat):
         return dict(config)
     flat = {RENAMED.get(name, name): value for name, value in flat.items()}
     flat = {name: _VALUES.get((name, value), value) if _hashable(value) else value for name, value in flat.items()}
     flat.setdefault("task.name", "generation")
-    # Every config had every field; a value of None, or an empty text, stood for a default.
+    # Old configs have every field; None or an empty string stands for a default.
     optional = ("optimizer.grad_clip_norm",)
     flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
     if flat["task.name"] == "generation":
@@ -70,7 +70,7 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     if flat["task.name"] != "deblurring":
         flat = {name: value for name, value in flat.items() if name not in _OF_DEBLURRING}
     flat.pop("model.out_channels", None)
-    # The defaults of then, where today's differ.
+    # Old configs do not name the network, which is always the UNet.
     flat.setdefault("model.name", "unet")
     return _nested(flat)
 

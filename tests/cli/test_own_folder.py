@@ -83,7 +83,7 @@ def contrast(samples, reference):
 contrast.higher_is_better = True
 '''
 
-CONFIG = '''
+CONFIG = """
 import ml_collections
 
 
@@ -97,9 +97,9 @@ def get_config():
             "sample": {"sampler": "own:quiet", "factor": 0.7, "num_steps": 5, "timestep_spacing": "own:every_other"},
         }
     )
-'''
+"""
 
-SWEEP = '''
+SWEEP = """
 import ml_collections
 
 
@@ -114,7 +114,7 @@ def get_config():
             "figures": ("own:brightness", "own:contrast", "kernel"),
         }
     )
-'''
+"""
 
 
 @pytest.fixture(scope="module")
