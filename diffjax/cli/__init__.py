@@ -1,1 +1,1 @@
-"""The command line: `diffjax COMMAND`, one module a command."""
+"""The command line: `diffjax COMMAND`, one module per command."""

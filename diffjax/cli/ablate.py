@@ -6,14 +6,14 @@ diffjax ablate --config my_sweep.py --workdir runs/digits --out sweeps/mine --sh
 
 Writes a file for each cell under FOLDER/cells as it is done, and from these table.csv, table.md, curves, a map and the
 first images of each cell. The same command resumes a sweep that was stopped, and computes no finished cell again. With
---shard k/n it computes every n-th cell alone: the tasks of a job array, or several processes, share one --out.
+--shard k/n it computes only every n-th cell, so that the tasks of a job array, or several processes, share one --out.
 
 What a cell sets depends on config.kind:
   quality         fields of config.sample, num and ema_decay; samples are measured against real images
   bits            the same, for the sampler ddpm; the variational bound in bits/dim
   reconstruction  num_steps; the error of encoding and decoding images
   training        fields of the config that config.base names; each cell is trained in FOLDER/runs, then measured
-or it is an import path to a kind of your own.
+or it is the import path of your own kind.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_workdir(parser, required=False)
     parser.add_argument("--out", type=Path, required=True, help="the folder of the sweep; made if it does not exist")
     parser.add_argument(
-        "--shard", default="0/1", metavar="k/n", help="every n-th cell alone, from cell k = 0 … n-1 (default: all)"
+        "--shard", default="0/1", metavar="k/n", help="only every n-th cell, from cell k = 0 … n-1 (default: all)"
     )
 
 

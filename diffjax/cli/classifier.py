@@ -1,9 +1,9 @@
-"""Trains a small classifier on the images of a config: the feature space for images like MNIST's.
+"""Trains a small classifier on the images of a config; its features serve to measure images like MNIST's.
 
 diffjax classifier --config fashion_mnist --config.data.path=FILE --out fashion.safetensors
 diffjax classifier --config fashion_mnist … --out fashion.safetensors --data image_key=x_test,label_key=y_test
 
-Prints its accuracy on the images that `config.data.holdout` sets apart, or on those of --data.
+Prints its accuracy on the images held out by `config.data.holdout`, or on those of --data.
 `diffjax evaluate --extractor FILE` and a sweep's `config.extractor` take the file that it writes.
 """
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, tests, writes."""
+    """Trains the classifier, tests it, and writes it."""
     launch.start()
     config = options.config(args)
     if args.out.suffix != ".safetensors":

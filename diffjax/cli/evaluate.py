@@ -4,9 +4,9 @@ diffjax evaluate --workdir runs/digits [--sampler ddpm --steps 1000 …]
 diffjax evaluate --images FOLDER_OR_NPZ --reference FOLDER_OR_NPZ
 
 Prints a Markdown row and writes JSON (WORKDIR/evaluation.json, or --out): the unbiased kernel distance (KID) and the
-Fréchet distance in features of --extractor, each beside the value that as many real images get, and the protocol. Other
+Fréchet distance in features of --extractor, each beside the value of as many real images, and the protocol. Other
 --figures are precision and recall (3 neighbours) and, with an extractor that has classes, the Inception score (10
-parts); an import path "package.module:attribute" names a metric of your own. For a workdir the reference is the data of
+parts); an import path "package.module:attribute" names your own metric. For a workdir the reference is the data of
 its config, the held-out part included; for a network with classes and an extractor with such labels, `accuracy` is the
 share of samples that are classified as their label. A run on the digits also gets:
   confidence             mean top-class probability of an SVM (RBF), fitted to the real digits, on samples …

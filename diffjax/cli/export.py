@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reads, writes."""
+    """Loads the run, and writes the folder."""
     launch.start()
     network = runs.load(args.workdir, ema=options.parameters(args))
     with writing(args.out):

@@ -1,4 +1,4 @@
-"""The start of every command, before JAX uses a device: compilation cache, several processes, errors as one line."""
+"""Starts commands, before JAX uses a device: compilation cache, several processes, errors reported in one line."""
 
 import argparse
 import contextlib
@@ -16,14 +16,14 @@ from absl import logging
 from diffjax.errors import UserError
 from diffjax.training import peers
 
-# A process counts as dead after so long without a heartbeat; then the others end too.
+# A process counts as dead after this long without a heartbeat; the others then end too.
 _HEARTBEAT_SECONDS = 30
-# How long a process that is done waits for one that still makes pictures; a dead one is noticed anyway.
+# How long a finished process waits for one that still makes pictures; a dead process is noticed sooner.
 _SHUTDOWN_SECONDS = 24 * 3600
-# Each CPU device holds parameters and optimizer; beyond so many, one operation is spread over the other cores.
+# Each CPU device holds a copy of the training state; with more cores than this, operations are spread over the rest.
 _MOST_CPU_DEVICES = 8
-# How long CPU devices wait for one another: XLA ends the process after a minute, by which a core that other work shares
-# may well lag in a large step.
+# How long CPU devices wait for one another. By default XLA ends the process after a minute, but a core that other work
+# shares may lag by more in a large step.
 _CPU_WAIT = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
@@ -35,14 +35,14 @@ def start(
     process_id: int | None = None,
     batch_size: int | None = None,
 ) -> None:
-    """Turns on the compilation cache; joins the other processes of a distributed run, or else uses every core.
+    """Turns on the compilation cache; joins the other processes of a distributed run, or else uses all CPU cores.
 
     Args:
       distributed: whether this is one of several processes. On TPU pods, under SLURM, Open MPI and Kubernetes JAX
         finds the others by itself.
       coordinator: elsewhere, "HOST:PORT" of process 0.
       num_processes: elsewhere, the number of processes.
-      process_id: elsewhere, the number of this one, from 0.
+      process_id: elsewhere, the index of this process, from 0.
       batch_size: a number that the number of devices must divide (`use_cores`).
 
     Raises:
@@ -85,7 +85,7 @@ def start(
 def reporting():
     """Ends the command with one line and status 1 on a `UserError`, or on the loss of another process.
 
-    One of several processes ends at once, without JAX's shutdown barrier, in which it would wait for the others.
+    With several processes it ends at once, without JAX's shutdown barrier, where it would wait for the others.
     """
     try:
         yield
@@ -111,14 +111,14 @@ def _end(message: str) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `start`, which takes them as `processes(args)`."""
-    group = parser.add_argument_group("several processes", "one a host, or one a GPU, with the same command")
+    """Adds the flags for several processes; `processes` turns them into arguments of `start`."""
+    group = parser.add_argument_group("several processes", "one per host or per GPU, each with the same command")
     group.add_argument(
-        "--distributed", action="store_true", help="on a TPU pod, under SLURM, …, where JAX finds the others"
+        "--distributed", action="store_true", help="for a TPU pod, SLURM, …, where JAX finds the other processes"
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: the address of process 0")
-    group.add_argument("--num-processes", type=int, help="elsewhere: how many processes there are")
-    group.add_argument("--process-id", type=int, help="elsewhere: which of them this is, from 0")
+    group.add_argument("--num-processes", type=int, help="elsewhere: the number of processes")
+    group.add_argument("--process-id", type=int, help="elsewhere: the index of this process, from 0")
 
 
 def processes(args: argparse.Namespace) -> dict:
@@ -147,10 +147,10 @@ def use_compilation_cache() -> None:
 
 
 def use_cores(batch_size: int | None = None) -> None:
-    """Makes one CPU device a core: a batch spreads over cores better than each of its operations does.
+    """Makes one CPU device per core, since splitting a batch over cores is faster than splitting each operation.
 
-    As many as divide `batch_size` (None: all), at most 8. A number that is set already, by `JAX_NUM_CPU_DEVICES` or in
-    `XLA_FLAGS`, takes precedence.
+    The number of devices is at most 8 and divides `batch_size`, if that is given. A number that is set already, by
+    `JAX_NUM_CPU_DEVICES` or in `XLA_FLAGS`, takes precedence.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices >= 0 or "xla_force_host_platform_device_count" in flags:

@@ -1,16 +1,17 @@
-"""Measures how many bits a dimension a trained model needs for images: the variational bound, and the exact likelihood.
+"""Measures the likelihood of images under a trained model in bits/dim: the variational bound, and the exact one.
 
 diffjax likelihood --workdir runs/digits --exact
 diffjax likelihood --workdir runs/fashion_mnist --exact --data image_key=x_test,label_key=y_test
 
 Prints JSON, and writes it to WORKDIR/likelihood.json or --out. Figures are [mean, standard error over images], in
 bits/dim:
-  protocol   which images, parameters, variance, clipping, dequantisation, tolerance
+  protocol   the images, parameters, variance, clipping, dequantisation and tolerance
   bound      the variational bound, the sum of
   L_T        the prior's term,
-  L_0        the decoder's, and
-  L_t        those of the timesteps 1 … T-1 (means alone); `eps_mse` is the squared error of ε̂ at 0 … T-1
-  exact      with --exact: the probability flow's, dequantised (needs diffrax: the extra `likelihood`)
+  L_0        the decoder's term, and
+  L_t        the terms of the timesteps 1 … T-1 (means only); `eps_mse` is the squared error of ε̂ at 0 … T-1
+  exact      with --exact: the probability flow's likelihood, with uniform dequantisation (needs diffrax: the extra
+             `likelihood`)
 The noise of image n is that of sample n of the seed, so figures do not depend on the batch size.
 """
 
@@ -39,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images = parser.add_mutually_exclusive_group()
     images.add_argument(
         "--split", choices=("held_out", "train"), default="held_out",
-        help="which images of the run's own data (default: held_out)",
+        help="which part of the run's own images (default: held_out)",
     )  # fmt: skip
     options.add_data(images)
     parser.add_argument(
         "--variance", choices=_VARIANCES,
-        help="of the bound (default: learned_range where the network predicts it, else fixed_small)",
+        help="the variance of the bound (default: learned_range where the network predicts it, else fixed_small)",
     )  # fmt: skip
     parser.add_argument("--no-clip", action="store_true", help="do not clip x̂0 in the bound")
     parser.add_argument("--exact", action="store_true", help="compute the probability flow's likelihood too")
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=_tolerance, default=1e-6,
-        help="of the flow's solver, relative and absolute (default: 1e-6)",
+        help="the relative and absolute tolerance of the flow's solver (default: 1e-6)",
     )  # fmt: skip
     options.add_parameters(parser)
     parser.add_argument("--batch-size", type=options.positive, default=100, help="images at a time (default: 100)")
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures, prints, writes."""
+    """Measures the likelihood, writes the figures and prints them."""
     launch.start()
     text = json.dumps(_measure(args, saved.load(args.workdir)), indent=2, ensure_ascii=False)
     out = args.out or args.workdir / "likelihood.json"
@@ -77,12 +78,12 @@ def _measure(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
 
     Raises:
       UserError: a run that restores images, a variance that its network does not predict, no images or fewer than
-        asked for, no diffrax.
+        `--num`, or no diffrax.
     """
     task = build.task(config)
     if task.is_conditional:
         raise UserError(
-            f"--workdir={args.workdir}: this run restores images; likelihoods are of runs that generate them"
+            f"--workdir={args.workdir}: this run restores images; a likelihood needs a run that generates them"
         )
     variance = args.variance or ("learned_range" if task.predicts_variance else "fixed_small")
     if "learned" in variance and not task.predicts_variance:

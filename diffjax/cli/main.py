@@ -17,7 +17,7 @@ COMMANDS = {
     "classifier": "train a small classifier, whose features measure images",
     "prepare": "prepare an image data set of tensorflow-datasets",
 }
-"""Each is a module of this package with `add_arguments(parser)`, `run(args)` and a docstring, its help."""
+"""Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and a docstring, which is its help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def command(name: str, argv: Sequence[str]) -> int:
 
 
 def entry_point() -> None:
-    """The console script."""
+    """Runs the command line of this process and exits; the console script `diffjax`."""
     sys.exit(main())
 
 

@@ -1,10 +1,10 @@
-"""Arguments that several commands share, each with one spelling, and NAME=VALUE texts.
+"""Adds and parses the arguments that several commands share.
 
---config NAME --config.FIELD=VALUE       an experiment, and other values of its fields
+--config NAME --config.FIELD=VALUE       an experiment, and changed values of its fields
 --workdir FOLDER                         a trained run
 --ema DECAY | --raw                      which of its parameters
---sample FIELD=VALUE[,FIELD=VALUE…]      other fields of config.sample
---data FIELD=VALUE[,FIELD=VALUE…]        other fields of config.data
+--sample FIELD=VALUE[,FIELD=VALUE…]      changed fields of config.sample
+--data FIELD=VALUE[,FIELD=VALUE…]        changed fields of config.data
 """
 
 import argparse
@@ -50,7 +50,7 @@ def add_config(parser: argparse.ArgumentParser, what: str) -> None:
 def split_config_fields(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """Returns (the other arguments, field → text) of a command line with `--config.FIELD=VALUE` in it.
 
-    `--config.FIELD VALUE` is taken too; `--config.FIELD` without a value is True, `--noconfig.FIELD` False.
+    `--config.FIELD VALUE` is allowed too; `--config.FIELD` without a value means True, `--noconfig.FIELD` False.
     """
     others, texts = [], {}
     arguments = iter(range(len(argv)))
@@ -84,8 +84,8 @@ def add_workdir(parser: argparse.ArgumentParser, *, required: bool = True) -> No
 def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Adds `--ema` and `--raw`, which choose among a run's parameters."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--ema", type=float, metavar="DECAY", help="the average of this decay (default: the first)")
-    group.add_argument("--raw", action="store_true", help="the parameters themselves, not their average")
+    group.add_argument("--ema", type=float, metavar="DECAY", help="use the EMA of this decay (default: the first)")
+    group.add_argument("--raw", action="store_true", help="use the parameters themselves, not an EMA")
 
 
 def parameters(args: argparse.Namespace) -> float | bool | None:
@@ -95,12 +95,12 @@ def parameters(args: argparse.Namespace) -> float | bool | None:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that change `config.sample`."""
-    group = parser.add_argument_group("sampling", "fields of config.sample; others are as in the run's config")
+    group = parser.add_argument_group("sampling", "fields of config.sample; the others are as in the run's config")
     group.add_argument("--sampler", metavar="NAME", help="ddim, ddpm, heun, …, or an import path")
     group.add_argument("--steps", metavar="S", help="the number of steps")
-    group.add_argument("--spacing", metavar="NAME", help="the rule that spaces them: trailing, leading, …")
-    group.add_argument("--eta", metavar="η", help="of ddim, 0 … 1")
-    group.add_argument("--guidance", metavar="SCALE", help="of classifier-free guidance: 0 no class, 1 unguided, …")
+    group.add_argument("--spacing", metavar="NAME", help="the rule that spaces the timesteps: trailing, leading, …")
+    group.add_argument("--eta", metavar="η", help="η of ddim, 0 … 1")
+    group.add_argument("--guidance", metavar="SCALE", help="guidance scale: 0 no class, 1 unguided, > 1 guided")
     add_sample(group)
 
 
@@ -130,7 +130,7 @@ def sampling(args: argparse.Namespace, config: ml_collections.ConfigDict) -> ml_
 
 
 def data(args: argparse.Namespace, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the config with the images that `--data` describes, none held out; without `--data` as it is.
+    """Returns the config with the images that `--data` describes, none held out; without `--data`, the config itself.
 
     Raises:
       UserError: an unknown field, or an invalid value.
@@ -160,7 +160,7 @@ def assignments(flag: str, text: str) -> dict[str, str]:
 
 
 def literals(flag: str, text: str) -> dict[str, Any]:
-    """Returns `assignments` with Python's values: numbers, tuples, None; other texts as they are.
+    """Returns `assignments` with texts parsed as Python literals (numbers, tuples, None); other texts are kept.
 
     Raises:
       UserError: as `assignments`.

@@ -15,14 +15,14 @@ from diffjax.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("--dataset", required=True, help="its name, as cifar10 or lsun/church_outdoor")
+    parser.add_argument("--dataset", required=True, help="its name, such as cifar10 or lsun/church_outdoor")
     parser.add_argument("--data-dir", help="where to write it (default: TFDS_DATA_DIR, or else ~/tensorflow_datasets)")
     parser.add_argument("--archives", type=Path, help="a folder of archives that are on disk already")
     parser.add_argument("--unverified", action="store_true", help="accept archives with another checksum")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepares, and prints the folder and its splits."""
+    """Prepares the data set, and prints its folder and its splits."""
     for line in prepare(args.dataset, args.data_dir, args.archives, unverified=args.unverified):
         print(line)
 
@@ -31,7 +31,7 @@ def prepare(dataset: str, data_dir: str | None, archives: Path | None, *, unveri
     """Prepares a data set, and returns its folder and the sizes of its splits as lines of text.
 
     Args:
-      dataset: its name, as "cifar10" or "lsun/church_outdoor".
+      dataset: its name, such as "cifar10" or "lsun/church_outdoor".
       data_dir: where to write it; None: `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
       archives: a folder of archives that are on disk already.
       unverified: whether archives with another checksum are accepted.
@@ -55,7 +55,7 @@ def prepare(dataset: str, data_dir: str | None, archives: Path | None, *, unveri
         for url, known in builder.url_infos.items():
             if known.filename and (archive := archives / known.filename).is_file():
                 builder.url_infos[url] = tfds.core.download.checksums.compute_url_info(archive)
-    # Google's bucket has tfrecord files, which nothing but TensorFlow reads.
+    # Google's bucket has tfrecord files, which only TensorFlow can read.
     download = tfds.download.DownloadConfig(manual_dir=archives, try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=download, file_format="array_record")

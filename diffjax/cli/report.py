@@ -1,4 +1,4 @@
-"""Makes one HTML page of a training run, or of a sweep, that needs no other file: its pictures are in it.
+"""Makes one self-contained HTML page of a training run or of a sweep, pictures included.
 
 diffjax report --workdir runs/digits [--steps 100 --eta 1 …]
 diffjax report --sweep sweeps/table1
@@ -6,8 +6,9 @@ diffjax report --sweep sweeps/table1
 Writes WORKDIR/report.html (or --out), and the pictures of a run also as files, into the folder of that name without
 the suffix. The page has the figures that `diffjax evaluate` and `diffjax likelihood` left in the workdir, the loss over
 steps and over timesteps, and the schedule. With the EMA parameters of the newest checkpoint it shows samples, a
-denoising trajectory in 16×16 frames and animated, images of the same noise in several numbers of steps, images of
-noises between four, and the training images that are nearest to samples; for a run that restores images, restored ones.
+denoising trajectory in 16×16 frames and animated, images of the same noise in several numbers of steps, an
+interpolation between four noises, and the training images nearest to samples; for a run that restores images, it shows
+restored images instead.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=options.positive, default=256, help="frames of the denoising trajectory (default: 256)"
     )
     run.add_argument(
-        "--images", type=options.positive, default=256, help="real images by which the loss is measured (default: 256)"
+        "--images", type=options.positive, default=256, help="real images on which the loss is measured (default: 256)"
     )
     run.add_argument(
         "--searched", type=options.positive, default=10_000,

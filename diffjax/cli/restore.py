@@ -1,4 +1,4 @@
-r"""Restores images with a run that was trained to, and measures how well, beside baselines and other runs.
+r"""Restores images with a run that was trained for it, and measures the results beside baselines and other runs.
 
 diffjax restore --workdir runs/sr3 --data image_key=x_test,label_key= --num 500 --out runs/sr3/restored \
     --compare runs/regression --sample num_steps=100 --sample num_steps=25,schedule.num_timesteps=25
@@ -14,7 +14,7 @@ trained on; --data sets other fields of config.data. They are degraded as the co
 the degradations are recorded in the JSON.
 
 --search T adds linear schedules of T steps, with three first β and three last ᾱ, and prints the best one by --best. Do
-not report figures of the images by which it was chosen.
+not report figures on the images by which the schedule was chosen.
 With --cascade the images are those of the last stage, reduced by the product of all factors. Each --sample is then the
 first stage alone, enlarged bicubically, and the row `cascade` is the first --sample followed by all later stages.
 
@@ -50,22 +50,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_workdir(parser)
     parser.add_argument(
         "--compare", action="append", default=[], type=Path, metavar="WORKDIR",
-        help="another run that restores such images: a row (repeatable)",
+        help="another run that restores images of this shape; adds a row (repeatable)",
     )  # fmt: skip
-    row = "a row: fields of config.sample, num_samples and noise_scale (repeatable; default: the config's sampling)"
+    row = "a row with these fields of config.sample, num_samples, noise_scale (repeatable; default: as in the config)"
     options.add_sample(parser, row)
     parser.add_argument(
         "--cascade", action="append", default=[], metavar="WORKDIR[,FIELD=VALUE,…]",
         help="a run that enlarges the output further, with fields as in --sample (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--search", type=options.positive, metavar="T", help="rows for linear schedules of T ≥ 2 steps")
+    parser.add_argument("--search", type=options.positive, metavar="T", help="add linear schedules of T ≥ 2 steps")
     parser.add_argument(
         "--best", default="kernel", metavar="METRIC",
         help="the metric that --search and curve.png use: a name or an import path (default: kernel)",
     )  # fmt: skip
     options.add_data(parser)
-    parser.add_argument("--whole", action="store_true", help="images in their own size, neither cropped nor scaled")
-    parser.add_argument("--num", type=options.positive, default=64, help="how many images (default: 64)")
+    parser.add_argument("--whole", action="store_true", help="keep the size of images: neither crop nor scale them")
+    parser.add_argument("--num", type=options.positive, default=64, help="the number of images (default: 64)")
     parser.add_argument("--batch-size", type=options.positive, default=64, help="images at a time (default: 64)")
     parser.add_argument(
         "--extractor", default="pixels",
@@ -73,18 +73,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tile", type=options.positive, metavar="PIXELS",
-        help="height and width of the tiles that distances are between (default: config.data.image_shape)",
+        help="height and width of the tiles whose features are compared (default: config.data.image_shape)",
     )  # fmt: skip
-    parser.add_argument("--luma", action="store_true", help="PSNR and SSIM of Y in place of all channels")
+    parser.add_argument("--luma", action="store_true", help="measure PSNR and SSIM on Y in place of all channels")
     parser.add_argument(
-        "--lpips", nargs=2, type=Path, metavar=("ALEXNET", "LINEAR"), help="its two .pth files (default: no LPIPS)"
+        "--lpips", nargs=2, type=Path, metavar=("ALEXNET", "LINEAR"), help="measure LPIPS, with these .pth files"
     )
-    parser.add_argument("--seed", type=options.seed, default=0, help="of degradations and noise (default: 0)")
+    parser.add_argument("--seed", type=options.seed, default=0, help="the seed of degradations and noise (default: 0)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/restored)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Restores, measures, writes.
+    """Restores images, measures them, and writes the figures and the images.
 
     Raises:
       UserError: a workdir without a run that restores images, an invalid value, or images that do not fit.
@@ -194,7 +194,7 @@ def _restore(methods: dict[str, Method], pairs: list[image_quality.Pair], args: 
 def _protocols(
     methods: dict[str, Method], extract: Extractor, source: str, args: argparse.Namespace
 ) -> dict[str, records.Protocol]:
-    """Returns what the figures of each method depend on."""
+    """Returns the protocol of each method's figures."""
     images = " ".join([f"{args.num} {'whole images' if args.whole else 'images'} of {source}", *args.data])
     return {
         name: records.Protocol(

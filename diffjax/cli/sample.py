@@ -3,12 +3,12 @@
 diffjax sample --workdir runs/digits --sampler ddim --steps 50 --eta 0.0 --num 64 --seed 0 --out FOLDER
 diffjax sample --weights FOLDER_OR_FILE --out FOLDER
 
-Writes grid.png (the first ones) and samples.npz (arr_0, uint8 [num, H, W, C], as evaluators take them; for a network
-with classes also arr_1, the labels). Batches are kept in FOLDER/parts until all are there, so that the same command
-goes on where a long run was cut.
+Writes grid.png (the first samples) and samples.npz (arr_0, uint8 [num, H, W, C], as evaluators expect; for a network
+with classes also arr_1, the labels). Batches are kept in FOLDER/parts until all are done, so that the same command
+resumes after an interruption.
 
 Weights are a diffusers folder, or a file of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's (SR3) code;
---option gives what a file does not say, as in --option diffusion_steps=4000,noise_schedule=cosine.
+--option sets what a file does not contain, as in --option diffusion_steps=4000,noise_schedule=cosine.
 """
 
 import argparse
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--workdir", type=Path, help="a folder that `diffjax train` has written")
     source.add_argument("--weights", type=Path, help="a diffusers folder, or a file of PyTorch weights")
     parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)")
-    parser.add_argument("--num", type=options.positive, default=64, help="how many images")
-    parser.add_argument("--seed", type=options.seed, default=0, help="of the noise")
-    parser.add_argument("--batch-size", type=options.positive, default=64, help="images at a time")
+    parser.add_argument("--num", type=options.positive, default=64, help="the number of images (default: 64)")
+    parser.add_argument("--seed", type=options.seed, default=0, help="the seed of the noise (default: 0)")
+    parser.add_argument("--batch-size", type=options.positive, default=64, help="images at a time (default: 64)")
     options.add_parameters(parser)
     parser.add_argument(
         "--label", type=_labels, metavar="K[,K…]", help="the classes, in turn (default: all classes in turn)"
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Samples, writes."""
+    """Samples images, and writes them."""
     launch.start(**launch.processes(args), batch_size=min(args.batch_size, args.num))
     network, identity = _from_workdir(args) if args.workdir else _from_weights(args)
     out = args.out or (args.workdir or Path()) / "samples"
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _batches(network: Run, args: argparse.Namespace, condition: np.ndarray | None, size: int, skip: set[int]):
-    """Yields (number of the first, images uint8 `[≤ size, H, W, C]`)."""
+    """Yields (index of the first sample, images uint8 `[≤ size, H, W, C]`)."""
     if condition is None:
         yield from network.batches(
             args.num, seed=args.seed, label=args.label, batch_size=size, skip=skip, progress=True
@@ -102,7 +102,7 @@ def _batches(network: Run, args: argparse.Namespace, condition: np.ndarray | Non
 
 
 def _from_workdir(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
-    """The newest checkpoint of a training run, and what identifies its samples."""
+    """Returns the newest checkpoint of a training run, and the facts that identify its samples."""
     for name in ("option", "image_size", "image"):
         if getattr(args, name) not in (None, []):
             raise UserError(f"--{name.replace('_', '-')} goes with --weights")
@@ -120,7 +120,7 @@ def _from_workdir(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
 
 
 def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
-    """Imported weights, and what identifies their samples."""
+    """Returns imported weights, and the facts that identify their samples."""
     if args.ema is not None:
         raise UserError("--ema goes with --workdir: a file of weights holds one average at most (--raw: none)")
     given: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
 
 
 def _condition(path: Path | None, network: Run) -> np.ndarray | None:
-    """A picture as float32 `[H, W, C]` in [-1, 1], at the network's size."""
+    """Returns a picture as float32 `[H, W, C]` in [-1, 1], at the network's size; None without a path."""
     if path is None:
         return None
     height, width, channels = network.image_shape
@@ -169,7 +169,7 @@ def _labels(text: str) -> list[int]:
 
 
 def _claim(parts: Path, identity: dict[str, Any]) -> None:
-    """Opens the folder of parts for these samples, or checks that the parts in it are of them."""
+    """Makes the folder of parts for these samples, or checks that the parts in it belong to them."""
     path = parts / "run.json"
     if path.exists():
         found = read_json(path, "")

@@ -1,4 +1,4 @@
-"""Trains the experiment of a config; the same command again resumes from the last checkpoint.
+"""Trains the experiment of a config; running the same command again resumes from the last checkpoint.
 
 diffjax train --config digits --workdir runs/digits [--config.train.steps=2000 …]
 diffjax train --config my_configs/faces.py --workdir runs/faces
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains."""
+    """Trains, and prints the paths of the final pictures."""
     config = options.config(args)
     share = config.train.batch_size // config.train.grad_accumulation_steps
     launch.start(**launch.processes(args), batch_size=share)

@@ -1,8 +1,8 @@
 """Metrics: features of images, distances between sets of them, and how close restored images are to the true ones.
 
-Figures are computed in float64 on the host. `METRICS` holds every metric by name; `measure` computes those that are
-named. Modules are used by their names as well: `image_quality`, `image_sets`, `records`, `lpips`, and the feature
-extractors in `features`.
+Figures are computed in float64 on the host. `METRICS` holds every metric by name, and `measure` computes the chosen
+ones. More functions are in the modules `image_quality`, `image_sets`, `records` and `lpips`, and the feature extractors
+are in `features`.
 """
 
 from diffjax.metrics import image_quality, image_sets, records

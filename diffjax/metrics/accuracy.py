@@ -9,7 +9,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the share of samples whose most probable class is their label.
 
     Args:
-      logits: of a classifier, `[N, classes]`.
+      logits: the logits of a classifier, `[N, classes]`.
       labels: the classes that the samples were conditioned on, int `[N]`.
     """
     return float(np.mean(logits.argmax(1) == labels))

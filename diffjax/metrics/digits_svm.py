@@ -15,7 +15,7 @@ from diffjax.metrics.neighbours import nearest_distances
 def extra_figures(
     samples: np.ndarray, labels: np.ndarray | None, trained_on: np.ndarray, held_out: np.ndarray | None
 ) -> dict[str, Any]:
-    """Returns what `diffjax evaluate` reports of samples of a run on `data.digits`, besides the metrics.
+    """Returns the figures that `diffjax evaluate` adds to the metrics of a run on `data.digits`.
 
     Args:
       samples: uint8 `[N, H, W, C]`.
@@ -25,7 +25,7 @@ def extra_figures(
 
     Returns:
       `frechet_real_halves`, `confidence`, `confidence_real` and `class_shares` (the smallest and the largest);
-      `accuracy` with labels; `neighbour_ratio` with images held out. Nothing for images that are not 8×8×1.
+      `accuracy` with labels; `neighbour_ratio` with images held out. {} for images that are not 8×8×1.
     """
     real = data.digits()
     if samples.shape[1:] != real.images.shape[1:]:

@@ -44,7 +44,7 @@ def moments(features: np.ndarray) -> Moments:
     """Returns the moments of a batch of features `[N, D]`, N ≥ 1.
 
     Raises:
-      ValueError: features that are no matrix, or not finite.
+      ValueError: features that are not a matrix, or not finite.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not features.size:
@@ -144,7 +144,7 @@ def save_statistics(path: str | os.PathLike, fitted: GaussianStatistics, protoco
     Args:
       path: the file.
       fitted: the statistics.
-      protocol: which images and which extractor they are of.
+      protocol: the images and the extractor that the statistics belong to.
     """
     count = {} if fitted.count is None else {"count": np.int64(fitted.count)}
     with atomic(path) as part, open(part, "wb") as file:  # np.savez would append .npz to a name
@@ -174,5 +174,5 @@ def load_statistics(path: str | os.PathLike) -> tuple[GaussianStatistics, dict[s
 
 
 METRICS.register(
-    Metric("frechet", feature_distance, more_than_dim=True, advice="the kernel distance alone (figures) does with 2")
+    Metric("frechet", feature_distance, more_than_dim=True, advice="the kernel distance alone (figures) needs only 2")
 )

@@ -1,7 +1,7 @@
-"""How close restored images are to the true ones, in float64 on the host.
+"""Metrics of how close restored images are to the true ones, in float64 on the host.
 
 The formulas take uint8 `[N, H, W, C]`, grey or RGB, and return a value per image, `[N]`; all channels have the same
-weight. `luma` computes the channel that papers on super-resolution measure.
+weight. `luma` computes the channel on which papers on super-resolution measure.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from diffjax.metrics.registry import METRICS, Metric, find
 from diffjax.registry import call
 
 USUAL = ("psnr", "ssim", "consistency", "lpips", "kernel", "frechet")
-"""The metrics of restored images that are computed where none are named."""
+"""The default metrics of restored images."""
 
 _SIGMA, _WINDOW = 1.5, 11
 
@@ -131,12 +131,12 @@ class Measure:
     than its window, `frechet` for no more tiles than the extractor has dimensions.
 
     Args:
-      pairs: the true images, with what was restored.
+      pairs: the true images and their conditions.
       extract: the extractor for metrics of two sets.
       shape: (H, W, C) of an image or a tile.
       luma_alone: whether PSNR and SSIM are computed on `luma`.
       perceptual: LPIPS with its weights (`lpips.load`).
-      names: of metrics: registered names and import paths. Their functions may take `images` and `truth`, uint8
+      names: the metrics, by registered names or import paths. Their functions may take `images` and `truth`, uint8
         `[1, H, W, C]`, `low` and `downsample` as `consistency`, and `perceptual`; or the features `samples` and
         `reference`.
     """
@@ -181,7 +181,7 @@ class Measure:
                 yield np.atleast_1d(call(metric.function, given, {}))
 
     def _given(self, image: np.ndarray, pair: Pair) -> dict[str, Any]:
-        """Returns what metrics may take of one pair, by parameter name."""
+        """Returns the values that metrics may take for one pair, by parameter name."""
         given = {"images": image[None], "truth": pair.truth[None]}
         if pair.record is not None and pair.record.kind in degradations.REDUCTIONS:
             smaller = partial(degradations.downsample, factor=pair.record.size, kind=pair.record.kind)
@@ -189,7 +189,7 @@ class Measure:
         return given if self._perceptual is None else given | {"perceptual": self._perceptual}
 
     def _tiles(self, images: list[np.ndarray]) -> np.ndarray:
-        """Returns all tiles of all images, uint8 `[N, H, W, C]`; what does not fill a tile is left out."""
+        """Returns all tiles of all images, uint8 `[N, H, W, C]`; incomplete tiles are left out."""
         height, width, _ = self._shape
         return np.stack(
             [

@@ -1,4 +1,4 @@
-"""Sets of images on disk, a folder of files or an npz file, checked before they are read, and read in batches."""
+"""Reads sets of images from disk, a folder of files or an npz file, in batches, after checking their shapes."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from diffjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images of one size; those in files are read when they are needed."""
+    """A set of images of one size; image files are read only when they are needed."""
 
     source: data.Source
     image_shape: tuple[int, int, int]

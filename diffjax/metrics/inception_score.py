@@ -15,12 +15,12 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | Non
     Published scores use the logits of FID's Inception without the bias of the last layer.
 
     Args:
-      logits: `[N, classes]`.
+      logits: the logits of the samples, `[N, classes]`.
       splits: the number of parts.
       seed: samples are shuffled first, as by torch-fidelity with this seed; None keeps their order.
 
     Raises:
-      ValueError: logits that are no matrix, or fewer samples than parts.
+      ValueError: logits that are not a matrix, or fewer samples than parts.
     """
     logits = np.asarray(logits, np.float64)
     if logits.ndim != 2 or not 1 <= splits <= len(logits):

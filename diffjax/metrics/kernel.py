@@ -26,7 +26,7 @@ def kernel_distance(samples: np.ndarray, reference: np.ndarray, *, block: int = 
       block: the number of rows of the kernel's matrix that are in memory at once.
 
     Raises:
-      ValueError: features that are no matrices, different D, or fewer than two features.
+      ValueError: features that are not matrices, different D, or fewer than two features.
     """
     x, y = _checked(samples, reference)
     within = [(_sum(z, z, block) - _diagonal(z)) / (len(z) * (len(z) - 1)) for z in (x, y)]

@@ -157,7 +157,7 @@ def from_states(alexnet: dict[str, np.ndarray], linear: dict[str, np.ndarray], w
     Args:
       alexnet: the state dict of AlexNet.
       linear: the state dict with the w_l.
-      what: what to call the two in errors.
+      what: the name of the two in error messages.
 
     Raises:
       UserError: tensors that are missing, left over or of the wrong shape, by name.

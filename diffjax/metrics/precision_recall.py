@@ -35,7 +35,7 @@ def precision_recall(
       block: the number of points whose distances to all others are in memory at once.
 
     Raises:
-      ValueError: features that are no matrices, different D, or too few points for `k`.
+      ValueError: features that are not matrices, different D, or too few points for `k`.
     """
     samples, reference = (np.asarray(points, np.float64) for points in (samples, reference))
     if samples.ndim != 2 or reference.ndim != 2 or samples.shape[1] != reference.shape[1]:
@@ -48,12 +48,12 @@ def precision_recall(
 
 
 def precision(samples: np.ndarray, reference: np.ndarray) -> float:
-    """Returns the precision of features `[N, D]` beside `[M, D]` with `NEIGHBOURS` neighbours."""
+    """Returns the precision of features `[N, D]` against `[M, D]`, with `NEIGHBOURS` neighbours."""
     return precision_recall(samples, reference).precision
 
 
 def recall(samples: np.ndarray, reference: np.ndarray) -> float:
-    """Returns the recall of features `[N, D]` beside `[M, D]` with `NEIGHBOURS` neighbours."""
+    """Returns the recall of features `[N, D]` against `[M, D]`, with `NEIGHBOURS` neighbours."""
     return precision_recall(samples, reference).recall
 
 

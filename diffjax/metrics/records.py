@@ -1,4 +1,4 @@
-"""Figures with the protocol by which they were computed, as JSON and as rows of a table."""
+"""Records of figures with the protocol by which they were computed, as JSON and as rows of a table."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ import numpy as np
 
 
 class Figure(NamedTuple):
-    """A number, with what helps to judge it; None where it is unknown."""
+    """A number, with the facts that help to judge it; an unknown fact is None."""
 
     value: float
     std: float | None = None
     """The standard deviation over parts, subsets or images."""
     floor: float | None = None
-    """The value that the same number of real images get."""
+    """The value for the same number of real images."""
     error: float | None = None
     """The standard error of a mean."""
 
@@ -71,7 +71,7 @@ class Protocol:
 
 
 def record(figures: dict[str, Figure], protocol: Protocol) -> dict[str, Any]:
-    """Returns `{"figures": {name: {"value": …, …}}, "protocol": {…}}` for JSON, without a figure's fields of None."""
+    """Returns `{"figures": {name: {"value": …, …}}, "protocol": {…}}` for JSON, without the fields that are None."""
     return {
         "figures": {
             name: {key: value for key, value in figure._asdict().items() if value is not None}

@@ -1,4 +1,4 @@
-"""Metrics by name: what each needs, which direction is better, and how samples are measured with those that are named.
+"""The registry of metrics: what each needs, which direction is better, and `measure`, which computes metrics by name.
 
     METRICS.register(Metric("kernel", kernel_distance))       # in the module that defines the formula
 
@@ -25,12 +25,12 @@ from diffjax.registry import Registry, call
 METRICS = Registry("metric", package="diffjax.metrics")
 
 USUAL = ("kernel", "frechet")
-"""The metrics that are computed where none are named."""
+"""The default metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A function that measures images, and what a caller must know about it."""
+    """A function that measures images, with the facts that a caller must know about it."""
 
     name: str
     function: Callable[..., Any]
@@ -138,17 +138,17 @@ def extractor(name: str, image_shape: tuple[int, int, int]) -> Extractor:
 
 
 def check(num: int, reference_num: int, extract: Extractor, names: Sequence[str] = USUAL) -> None:
-    """Checks that the metrics called `names` can be computed.
+    """Checks that metrics can be computed.
 
     Args:
       num: the number of samples.
       reference_num: the number of real images.
       extract: the extractor of their features.
-      names: of metrics.
+      names: the metrics, by registered names or import paths.
 
     Raises:
-      UserError: no names, an unknown name, too few samples or real images, or values that a metric needs and that are
-        not there.
+      UserError: no names, an unknown name, too few samples or real images, or a metric that needs values that
+        are not available.
     """
     if not names:
         raise UserError(f"figures={tuple(names)} must be some of {', '.join(map(repr, METRICS))}")
@@ -175,7 +175,7 @@ def measure(
     floors: bool = True,
     labels: np.ndarray | None = None,
 ) -> dict[str, Figure]:
-    """Measures samples beside real images; returns the figures by the metrics' names.
+    """Measures samples against real images; returns the figures by the metrics' names.
 
     The functions of metrics may take: `images`, the samples as uint8 `[N, H, W, C]`; `samples` and `reference`, the
     features `[N, D]` of the samples and `[M, D]` of the real images; `logits` `[N, classes]`, if the extractor has
@@ -185,7 +185,7 @@ def measure(
       samples: images, uint8 `[N, H, W, C]`.
       reference: features of real images.
       extract: the extractor that computed these features.
-      names: of metrics: registered names and import paths.
+      names: the metrics, by registered names or import paths.
       floors: whether to compute also the figure that N real images get against the others, for metrics of two sets.
       labels: int `[N]`, the classes that the samples were conditioned on. Registered metrics that need labels, such as
         `accuracy`, are then computed as well, if the extractor's classes are such labels.
@@ -225,7 +225,7 @@ def _floor(metric: Metric, real: np.ndarray, num: int) -> float | None:
 def _check_needs(name: str, metric: Metric, given: Iterable[str], extract: Extractor) -> None:
     if missing := sorted(set(metric.needs) - set(given)):
         raise UserError(
-            f"figures={name!r} needs {', '.join(missing)}: not there for these samples and the extractor "
+            f"figures={name!r} needs {', '.join(missing)}: not available for these samples and the extractor "
             f"{extract.protocol['extractor']!r}"
         )
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: pictures are in it as data, every text is escaped, and it has no script or link."""
+"""Builds a self-contained HTML page: pictures are embedded, every text is escaped, and it has no script or link."""
 
 import base64
 import html
@@ -76,12 +76,12 @@ def note(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Returns text as it is: a command, or a file."""
+    """Returns preformatted text: a command, or a file."""
     return f"<pre>{_text(text)}</pre>"
 
 
 def folded(summary: str, *blocks: str) -> str:
-    """Returns blocks that a click on `summary` shows."""
+    """Returns blocks that are hidden until a click on `summary`."""
     return f"<details><summary>{_text(summary)}</summary>\n{chr(10).join(blocks)}\n</details>"
 
 

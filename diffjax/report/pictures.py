@@ -1,4 +1,4 @@
-"""Pictures of what a trained network samples: each of samples 0, 1, … of a seed, in one scan.
+"""Pictures of samples of a trained network: of the samples 0, 1, … of a seed, all in one scan.
 
 A network with classes is conditioned on the class of each sample, and guided if `config.sample` says so. Images with
 more than 64 pixels on a side are shown smaller (`viz.shrink`).
@@ -40,7 +40,7 @@ def consistency(
     Args:
       run: the trained network.
       path: the PNG file.
-      seed: of the noise.
+      seed: the seed of the noise.
       num: the number of rows.
       counts: the numbers of steps S.
 
@@ -62,14 +62,14 @@ def consistency(
 
 
 def slerps(run: Run, path: str | os.PathLike, *, seed: int = 0, size: int = 8, num_steps: int = 50) -> Path:
-    """Writes `size`×`size` images of noises between four, those of samples 0 … 3 of the seed (DDIM §5.3).
+    """Writes `size`×`size` images of noise interpolated between four samples' noises, those of samples 0 … 3 (DDIM §5.3).
 
     All have the class of sample 0.
 
     Args:
       run: the trained network.
       path: the PNG file.
-      seed: of the noise.
+      seed: the seed of the noise.
       size: the number of images on a side.
       num_steps: the number of DDIM steps.
 
@@ -100,7 +100,7 @@ def denoising(
     Args:
       run: the trained network.
       folder: the folder of the files.
-      seed: of the noise.
+      seed: the seed of the noise.
       variance: as in `samplers.ddpm`.
       num: the number of samples.
       frames: at most T + 1, the last of which is clean.

@@ -1,4 +1,4 @@
-"""The page of a sweep."""
+"""Makes the HTML page of a sweep."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def of_sweep(folder: Path) -> str:
     """Returns the HTML page of a sweep: a table for each figure, the protocol, the plots, and all cells.
 
     Args:
-      folder: as `diffjax ablate` wrote it.
+      folder: a folder that `diffjax ablate` has written.
 
     Raises:
       UserError: another folder, or one without a cell that is done.

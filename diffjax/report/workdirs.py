@@ -1,4 +1,4 @@
-"""The page of a training run, and the pictures on it."""
+"""Makes the HTML page of a training run, and the pictures on it."""
 
 import contextlib
 import json
@@ -39,22 +39,22 @@ def of_run(
     extractor: str = "pixels",
     command: str = "",
 ) -> str:
-    """Returns the HTML page of a training run, and leaves its pictures in `folder`.
+    """Returns the HTML page of a training run, and writes its pictures to `folder`.
 
-    A section that something is missing for (metrics, data, Matplotlib) is a line that says so. A run that restores
-    images has restored images in place of samples.
+    Where metrics, data or Matplotlib are missing, a section is a line that says so. The page of a run that restores
+    images shows restored images in place of samples.
 
     Args:
-      run: of a workdir (`runs.load`), which may hold figures of `diffjax evaluate` and `diffjax likelihood`.
+      run: a run from a workdir (`runs.load`), which may hold figures of `diffjax evaluate` and `diffjax likelihood`.
       folder: made if it does not exist.
       num: samples in the grid.
-      seed: of everything that is sampled.
+      seed: the seed of everything that is sampled.
       counts: the numbers of steps in the consistency picture; those above T become T.
       frames: the largest number of frames of the denoising pictures; the animation shows some of them.
-      images: real images by which the loss is measured.
+      images: real images on which the loss is measured.
       searched: the largest number of training images that are searched for neighbours.
-      extractor: the features in which neighbours are near (`metrics.extractor`).
-      command: the command that makes the report, to be shown.
+      extractor: the features whose distances define neighbours (`metrics.extractor`).
+      command: the command that makes the report, which the page shows.
 
     Raises:
       UserError: a value out of range, or an extractor for other images.
@@ -142,7 +142,7 @@ def _training(workdir: Path, folder: Path) -> list[str]:
 
 
 def _loss_by_timestep(run: Run, folder: Path, seed: int, count: int) -> list[str]:
-    """Measures images trained on, and images held out if there are any."""
+    """Plots the loss on training images, and on held-out images if there are any."""
     found = build.images(run.config)
     total = run.schedule.num_timesteps
     t = np.unique(np.linspace(0, total - 1, min(_TIMESTEPS, total)).round().astype(int))
@@ -241,7 +241,7 @@ def _slerps(run: Run, folder: Path, seed: int) -> list[str]:
 
 
 def _neighbours(run: Run, folder: Path, extract: metrics.Extractor, samples: np.ndarray, searched: int) -> list[str]:
-    """Shows samples beside the nearest of the images that were trained on."""
+    """Shows samples beside the nearest training images."""
     images = build.images(run.config)
     count = min(searched, len(images.source))
     real, _ = real_images.read(images.source, images.prepare, count)

@@ -118,7 +118,10 @@ def train(
 
 
 def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images) -> dict[str, np.ndarray]:
-    """Returns the first images, held out if there are such, and their conditions: uint8 `[≤ 8, H, W, C]`; else {}."""
+    """Returns the first images (held-out ones if there are any) and their conditions, uint8 `[≤ 8, H, W, C]` each.
+
+    For a task without conditions it returns {}.
+    """
     if not task.is_conditional:
         return {}
     source = images.held_out if len(images.held_out) else images.source

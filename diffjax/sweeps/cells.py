@@ -1,4 +1,4 @@
-"""Sweeps: a grid of cells, each computed once and saved when it is done.
+"""The grid of a sweep's cells, and their results, each computed once and saved when it is done.
 
 Each cell is a file, written whole or not at all. Processes that share a folder share the sweep, and a sweep that was
 stopped continues. This module does not know what a cell computes.
@@ -70,7 +70,7 @@ def shard(grid: list[Cell], text: str) -> list[Cell]:
 
     Args:
       grid: all cells.
-      text: "k/n": every n-th cell, from cell k, with k = 0 … n-1.
+      text: "k/n", for every n-th cell, from cell k, with k = 0 … n-1.
 
     Raises:
       UserError: an invalid text.
@@ -86,7 +86,7 @@ class Results:
 
     Args:
       folder: the folder of the sweep.
-      protocol: what all cells have in common and figures depend on, as JSON allows it. A folder has one protocol.
+      protocol: the facts that all cells share and figures depend on, as JSON values. A folder has one protocol.
 
     Raises:
       UserError: a folder with another protocol.

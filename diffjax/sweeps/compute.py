@@ -17,7 +17,7 @@ from diffjax.sweeps.kinds import KINDS, Kind
 
 
 class Written(NamedTuple):
-    """What a sweep has so far."""
+    """The results of a sweep so far."""
 
     paths: list[Path]
     """The tables and plots."""
@@ -32,10 +32,10 @@ def compute(
     """Computes the cells that are not done yet, and writes the tables and plots of all.
 
     Args:
-      config: of a sweep, resolved (`sweeps.config.SWEEP`).
+      config: the resolved config of a sweep (`sweeps.config.SWEEP`).
       out: the folder of the sweep.
-      workdir: the trained run, of kinds that need one.
-      shard: "k/n": every n-th cell alone, from cell k.
+      workdir: the trained run, for kinds that need one.
+      shard: "k/n", to compute only every n-th cell, from cell k.
 
     Raises:
       UserError: before any cell is computed, an invalid config, workdir or folder; later, a folder that cannot be
@@ -56,7 +56,7 @@ def compute(
             with writing(out):
                 results.save(cell, {**figures, "seconds": round(time.perf_counter() - started, 2)}, pictures)
     paths, num_done = [], 0
-    # Processes that share the folder may finish cells meanwhile: the one that writes last has seen all of them.
+    # Other processes that share the folder may finish cells meanwhile, so this repeats until there are no new ones.
     while len(rows := list(results.rows(all_cells))) > num_done:
         with writing(out):
             paths = output.tables(out, rows, results.protocol, kind.figures, within=config.within)

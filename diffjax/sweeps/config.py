@@ -1,6 +1,6 @@
 """The schema of a sweep's config, and its grid.
 
-A config file of a sweep sets the kind, the axes, and what it changes of the kind's options:
+A config file of a sweep sets the kind, the axes, and any of the kind's options:
 
     def get_config():
         return ConfigDict({"kind": "quality", "axes": (("S", (("10", {"num_steps": 10}), ("50", {"num_steps": 50}))),)})
@@ -24,7 +24,7 @@ SWEEP = Section(
         "axes": Field(
             tuple[object, ...],
             REQUIRED,
-            "The grid: ((axis, ((label, {field: value, …}), …)), …); what the fields are depends on the kind.",
+            "The grid: ((axis, ((label, {field: value, …}), …)), …); the fields depend on the kind.",
         ),
         "skip": Field(tuple[object, ...], (), "Cells that are left out: ((axis, label), …) for each."),
         "within": Field(
@@ -64,7 +64,7 @@ def _skip(value: tuple[Any, ...]) -> tuple[dict[str, str], ...]:
 
 
 def _pairs(field: str, value: Any, wanted: str) -> list[tuple[str, Any]]:
-    """Returns pairs whose first entries are texts."""
+    """Returns `value` as a list of pairs, after checking that their first entries are strings."""
     pairs = list(value) if isinstance(value, (tuple, list)) else [None]
     for pair in pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):

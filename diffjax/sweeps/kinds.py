@@ -2,7 +2,7 @@
 
 A kind is a function of the cells, of options that a sweep's config may set, and of any of `workdir`, the folder of a
 trained run, and `folder`, where it may keep files. It checks everything before any cell is computed, and returns a
-`Kind`. A config names one of `KINDS`, or one from elsewhere by its import path.
+`Kind`. A config names one of `KINDS`, or another function by its import path.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ KINDS = Registry("kind of sweep")
 
 
 class Kind(NamedTuple):
-    """How cells are computed, and what all of them have in common."""
+    """The computation of cells, and the facts that all of them share."""
 
     compute: Callable[[Cell], tuple[dict[str, Any], np.ndarray | None]]
     """Cell → (its figures, and images uint8 `[≤ 8, H, W, C]` if there are any)."""
     protocol: dict[str, Any]
-    """What the figures depend on, as JSON allows it."""
+    """The facts that the figures depend on, as JSON values."""
     figures: tuple[str, ...]
     """The figures that get a table and a plot; cells may have more of them."""
     originals: np.ndarray | None = None
@@ -66,7 +66,7 @@ def quality(
       workdir: the folder of the run.
       num: the number of samples.
       batch_size: samples at a time.
-      seed: of the noise.
+      seed: the seed of the noise.
       extractor: "pixels", a classifier's .safetensors file, the .pth file of FID's Inception, or an import path.
       reference_num: the largest number of real images.
       ema_decay: the decay of the parameters' average; None: the run's first.
@@ -114,12 +114,12 @@ def training(
 
     Args:
       grid: the cells.
-      folder: where each cell has a workdir.
+      folder: the folder of the cells' workdirs.
       base: the config that all cells start from: a name, a file or a module.
-      fields: what all cells change of it.
+      fields: fields that are changed for all cells.
       num: the number of samples.
       batch_size: samples at a time.
-      seed: of the samples' noise.
+      seed: the seed of the samples' noise.
       extractor: "pixels", a classifier's .safetensors file, the .pth file of FID's Inception, or an import path.
       reference_num: the largest number of real images.
       figures: the metrics; the Fréchet distance needs more samples and real images than there are features.
@@ -173,7 +173,7 @@ def reconstruction(
     Args:
       grid: the cells.
       workdir: the folder of the run.
-      num: the number of images: of those held out, or else of those trained on.
+      num: the number of images, held-out ones if there are any, else training images.
       batch_size: images at a time.
       ema_decay: the decay of the parameters' average; None: the run's first.
       data: other images: the fields of config.data that describe them.
@@ -227,11 +227,11 @@ def bits(
     Args:
       grid: the cells.
       workdir: the folder of the run.
-      num: the number of images: of those held out, or else of those trained on.
+      num: the number of images, held-out ones if there are any, else training images.
       batch_size: images at a time.
-      seed: of the noise.
+      seed: the seed of the noise.
       ema_decay: the decay of the parameters' average; None: the run's first.
-      figures: those that get a table and a plot, of bound, L_T and L_0.
+      figures: the figures that get a table and a plot: some of bound, L_T and L_0.
       data: other images: the fields of config.data that describe them.
       sample: fields of config.sample that all cells have in common; the others are as in the run's config.
 

@@ -1,4 +1,4 @@
-"""What kinds of sweeps share: the network of a run as each cell samples it, real images, measured samples."""
+"""Helpers that the kinds of sweeps share: the run of each cell, real images, the measurement of samples."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from diffjax.sweeps.cells import Cell
 from diffjax.tasks.base import Task
 
 NUM_PICTURES = 8
-"""The number of images that a cell keeps to be looked at."""
+"""The number of images that are saved with a cell."""
 
 _NUM = Field(int, None, "", low=1)
 
@@ -83,7 +83,7 @@ def check_generates(task: Task, name: str) -> None:
 
 
 def restored(shared: Run, planned: Iterable[Run]) -> tuple[dict[float, Any], dict[str, Any]]:
-    """Returns (parameters by EMA decay, what the protocol says about them).
+    """Returns (parameters by EMA decay, facts about them for the protocol).
 
     Args:
       shared: the run that all cells start from, whose decay is that of cells that do not set it.
@@ -107,10 +107,10 @@ def real(
     """Returns real images uint8 `[num, H, W, C]`, their labels, and a description of them.
 
     Args:
-      config: of the run.
+      config: the config of the run.
       data: the fields of `config.data` that describe other images; without any, the images are those held out of
-        training, or else those trained on.
-      num: how many.
+        training, or else the training images.
+      num: the number of images.
 
     Raises:
       UserError: an invalid field, images that cannot be read, or too few of them.
@@ -133,12 +133,12 @@ class Measurement:
     """Measures samples of runs against the images of a config.
 
     Args:
-      config: whose images are the reference.
+      config: the config whose images are the reference.
       nums: the numbers of samples that will be measured.
       extractor: the feature extractor (`metrics.extractor`).
       reference_num: the largest number of real images.
       figures: the metrics.
-      seed: of the noise.
+      seed: the seed of the noise.
       batch_size: samples at a time.
 
     Raises:
@@ -172,7 +172,7 @@ class Measurement:
             "figures": names,
             "rounding": "nearest",
         }
-        """What the figures depend on, as JSON allows it."""
+        """The facts that the figures depend on, as JSON values."""
 
     def __call__(self, run: Run, num: int) -> tuple[dict[str, Any], np.ndarray]:
         """Returns (figures, the first samples uint8 `[≤ 8, H, W, C]`) of `num` samples of a run."""

@@ -1,4 +1,4 @@
-"""The files of a sweep: tables, curves, a map, and the images of all cells."""
+"""Writes the files of a sweep: tables, curves, a map, and a picture with images of all cells."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ from diffjax.sweeps.tables import calls_within, to_csv, to_lines, to_markdown
 def tables(
     out: Path, rows: list[Row], protocol: Mapping[str, Any], figures: Sequence[str], *, within: str | None = None
 ) -> list[Path]:
-    """Writes `table.csv` and `table.md`, and `within.csv` if there is such a table; returns their paths.
+    """Writes `table.csv`, `table.md` and, with `within`, `within.csv`; returns their paths.
 
     Args:
       out: the folder of the sweep.
       rows: the cells that are done.
-      protocol: what the figures depend on.
-      figures: those that get a table.
+      protocol: the facts that the figures depend on.
+      figures: the figures that get a table.
       within: the figure for which to count the network calls that come near its final value (`tables.calls_within`).
     """
     paths = [write(out / "table.csv", to_csv(rows))]
@@ -36,7 +36,7 @@ def tables(
 def plots(
     out: Path, rows: list[Row], results: Results, figures: Sequence[str], originals: np.ndarray | None
 ) -> list[Path]:
-    """Writes `images.png`, `curves_FIGURE.png` and `map.png`, as far as there is something to show; returns the paths.
+    """Writes `images.png`, `curves_FIGURE.png` and `map.png`, those that have something to show; returns the paths.
 
     A curve is drawn for each label of the other axes, over the first axis, or over the network calls where these differ
     between the curves. The map shows the first figure.
@@ -44,8 +44,8 @@ def plots(
     Args:
       out: the folder of the sweep.
       rows: the cells that are done.
-      results: have the images of the cells.
-      figures: those that get a plot.
+      results: the results of the sweep, for the images of the cells.
+      figures: the figures that get a plot.
       originals: the real images that the images of all cells were made from, uint8 `[N, H, W, C]`.
     """
     paths, names = [], _there(rows, figures)

@@ -85,7 +85,7 @@ def refused(tiny_config, tmp_path, count_compilations):
         ({"model__num_classes": 5, "data__cache_in_memory": True}, "config.model.num_classes: 5, but the label of image 5 is 5"),
         ({"sample__guidance_scale": 2.0}, "config.sample.guidance_scale: 2.0 needs a network with classes"),
         ({"sample__guidance_scale": 2.0, "model__num_classes": 10}, r"config.sample.guidance_scale: 2.0 needs .*\(config.train.label_dropout is 0\)"),
-        ({"sample__guidance_scale": -1.0, **GUIDED}, "config.sample.guidance_scale: -1.0 must be a number ≥ 0 or None"),
+        ({"sample__guidance_scale": -1.0, **GUIDED}, "config.sample.guidance_scale: -1.0 must be a number ≥ 0 .*or None"),
         ({"sample__guidance_rescale": 0.5, **GUIDED}, "config.sample.guidance_rescale: 0.5 has no effect while config.sample.guidance_scale"),
         ({"sample__guidance_scale": 2.0, "sample__guidance_interval": (3.0, 1.0), **GUIDED}, r"guidance_interval: \(3.0, 1.0\) must be two noise levels"),
         ({"sample__guidance_scale": 2.0, "sample__guidance_interval": (3.0,), **GUIDED}, r"guidance_interval: \(3.0,\) must be a tuple of 2 numbers"),

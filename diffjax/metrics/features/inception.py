@@ -228,7 +228,7 @@ def from_state(state: dict[str, np.ndarray], what: str) -> dict[str, Any]:
 
     Args:
       state: the state dict of the PyTorch network.
-      what: what to call it in errors.
+      what: its name in error messages.
 
     Raises:
       UserError: tensors that are missing, left over or of the wrong shape, by name.

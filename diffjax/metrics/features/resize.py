@@ -17,7 +17,7 @@ def tensorflow1(images: jax.Array, size: int, dtype: np.dtype = np.float32) -> j
     Args:
       images: uint8 `[B, H, W, C]`.
       size: the height and width of the result.
-      dtype: of the result.
+      dtype: the dtype of the result.
 
     Returns:
       `[B, size, size, C]` in [-1, 1).
@@ -34,7 +34,7 @@ def pytorch(images: jax.Array, size: int, dtype: np.dtype = np.float32) -> jax.A
     Args:
       images: uint8 `[B, H, W, C]`.
       size: the height and width of the result.
-      dtype: of the result.
+      dtype: the dtype of the result.
 
     Returns:
       `[B, size, size, C]` in [-1, 1].

@@ -48,7 +48,7 @@ def check_shapes(state: dict[str, np.ndarray], expected: dict[str, tuple[int, ..
     Args:
       state: the tensors by name.
       expected: their shapes by name.
-      what: what to call the state dict in errors.
+      what: the name of the state dict in error messages.
       of: the network that it should belong to.
 
     Raises:
