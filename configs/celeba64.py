@@ -3,8 +3,9 @@
     diffjax prepare --dataset celeb_a
     diffjax train --config celeba64 --workdir runs/celeba64
 
-500,000 steps of 128 (the paper does not tell its number): about 25 hours on a TPU v3-8, by its arithmetic at the rate
-that DDPM reports there. DDIM's Table 1 has FID 13.73, 9.17 and 6.53 for η = 0 in 20, 50 and 100 steps. Not run here.
+500,000 steps of batch 128 (the paper does not state the number): about 25 hours on a TPU v3-8, estimated from the FLOPs
+and the speed that DDPM reports there. DDIM's Table 1 has FID 13.73, 9.17 and 6.53 for η = 0 in 20, 50 and 100 steps.
+Not run here.
 """
 
 import ml_collections
@@ -13,11 +14,11 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     config = config_files.load("cifar10")
     config.update(
         {
-            # 128×128 about (row 121, column 89), halved: the square that DDIM's figures are of.
+            # The square of 128×128 around (row 121, column 89), halved: the crop of DDIM's figures.
             "data": {
                 "dataset": "celeb_a",
                 "image_shape": (64, 64, 3),

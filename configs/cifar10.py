@@ -1,9 +1,9 @@
-"""CIFAR-10 as DDPM trains on it (Ho et al. 2020, App. B): 35,746,307 parameters, 800,000 steps of 128.
+"""CIFAR-10 as DDPM trains on it (Ho et al. 2020, App. B): 35,746,307 parameters, 800,000 steps of batch 128.
 
     diffjax prepare --dataset cifar10
     diffjax train --config cifar10 --workdir runs/cifar10
 
-DDPM took 10.6 hours on a TPU v3-8 (21 steps/s) and reports, of its weights at step 790,000, FID 3.17 against the
+DDPM took 10.6 hours on a TPU v3-8 (21 steps/s) and reports, for its weights at step 790,000, FID 3.17 against the
 training set (50,000 samples, 1000 steps, `fixed_large`). Not run here.
 
 From an npz file: --config.data.source=npz --config.data.path=FILE --config.data.image_key=x_train
@@ -13,7 +13,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     return ml_collections.ConfigDict(
         {
             "data": {"source": "tfds", "dataset": "cifar10", "image_shape": (32, 32, 3), "random_flip": True},

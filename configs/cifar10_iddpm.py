@@ -3,17 +3,17 @@
     diffjax prepare --dataset cifar10
     diffjax train --config cifar10_iddpm --workdir runs/cifar10_iddpm
 
-52,546,438 parameters, 500,000 steps of 128: about 8 hours on a TPU v3-8, by its arithmetic at the rate that DDPM
-reports there. The paper has 3.17 bits/dim and FID 3.19 for it. Not run here.
+52,546,438 parameters, 500,000 steps of batch 128: about 8 hours on a TPU v3-8, estimated from the FLOPs and the speed
+that DDPM reports there. The paper reports 3.17 bits/dim and FID 3.19. Not run here.
 
-The network is told t = 0 … 3999 itself, where OpenAI's code tells it 1000 t/4000.
+The network is conditioned on t = 0 … 3999 itself, where OpenAI's code uses 1000 t/4000.
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     return ml_collections.ConfigDict(
         {
             "data": {"source": "tfds", "dataset": "cifar10", "image_shape": (32, 32, 3)},

@@ -5,16 +5,16 @@ r"""Deblurring of GoPro (Nah et al. 2017) as Whang et al. (2022) train on it, on
     diffjax restore --workdir runs/deblur_gopro --data path=GOPRO/test --whole --num 1111 --batch-size 1 \
         --sample num_steps=500 --sample num_steps=10,num_samples=8
 
-The folder holds SCENE/blur/*.png and SCENE/sharp/*.png. The paper has a predictor of 26 million parameters, a denoiser
-of 7 million, and reports FID 4.04 (T = 500), PSNR 33.23 (T = 10, averaged) and 33.07 of the predictor alone.
-Learning rate, batch and the widths of the levels are guesses. Not run here.
+The folder holds SCENE/blur/*.png and SCENE/sharp/*.png. The paper has a predictor of 26 million parameters and a
+denoiser of 7 million, and reports FID 4.04 (T = 500), PSNR 33.23 (T = 10, averaged), and 33.07 for the predictor alone.
+The learning rate, the batch size and the widths of the levels are guesses. Not run here.
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     return ml_collections.ConfigDict(
         {
             "task": {"name": "deblurring", "predictor_channels": 64},

@@ -7,19 +7,19 @@ r"""Deblurring by stochastic refinement (Whang et al. 2022) of grey photographs,
         --sample num_steps=10 --sample num_steps=5 --sample num_steps=3 --sample num_steps=20,noise_scale=0.75 \
         --sample num_steps=20,noise_scale=0.5
 
-FOLDER holds photographs of any size from 48×48 up. Blur is sampled anew each time: Gaussian, motion or defocus, with
-noise. Two networks of 0.62 million parameters; 6,000 steps on the 200 photographs of BSDS500's training part took 53
-minutes on one CPU core that was shared. Of 10 whole ones of its test part (481×321, other blur each), PSNR, SSIM and
-Fréchet distance of tiles of 8×8: input 24.58, 0.636, 0.168; predictor 25.45, 0.690, 0.114; one sample of 20 steps
-25.47, 0.686, 0.113; the mean of 8 25.51, 0.690, 0.116; 5 steps 25.31, 0.669, 0.102. With the noise of a sample halved
-(noise_scale) 24.00, 0.524, 0.060: it leaves grain.
+FOLDER holds photographs of any size from 48×48 up. The blur of each example is sampled anew: Gaussian, motion or
+defocus, with noise. The two networks have 0.62 million parameters; 6,000 steps on the 200 photographs of BSDS500's
+training part took 53 minutes on one CPU core that was shared. PSNR, SSIM and Fréchet distance of 8×8 tiles on 10 whole
+photographs of its test part (481×321, each with its own blur): input 24.58, 0.636, 0.168; predictor 25.45, 0.690,
+0.114; one sample of 20 steps 25.47, 0.686, 0.113; the mean of 8 such samples 25.51, 0.690, 0.116; one of 5 steps 25.31,
+0.669, 0.102; one with half the noise (noise_scale) 24.00, 0.524, 0.060, which leaves grain.
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     return ml_collections.ConfigDict(
         {
             "task": {"name": "deblurring", "predictor_channels": 16},

@@ -3,8 +3,8 @@
     diffjax prepare --dataset imagenet_resized/64x64
     diffjax train --config imagenet64 --workdir runs/imagenet64
 
-1.5 million steps of 128: about 5 days on a TPU v3-8, by its arithmetic at the rate that DDPM reports there. The paper
-has 3.57 bits/dim and FID 19.2 for it. Not run here.
+1.5 million steps of batch 128: about 5 days on a TPU v3-8, estimated from the FLOPs and the speed that DDPM reports
+there. The paper reports 3.57 bits/dim and FID 19.2. Not run here.
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     config = config_files.load("cifar10_iddpm")
     config.update(
         {

@@ -3,7 +3,7 @@
     diffjax prepare --dataset lsun/church_outdoor        (it needs tensorflow-io too)
     diffjax train --config lsun --workdir runs/lsun
 
-DDPM trained 2.2 steps/s on a TPU v3-8, so 6.3 days, and reports FID 7.89. Not run here.
+DDPM trained at 2.2 steps/s on a TPU v3-8, which takes 6.3 days, and reports FID 7.89. Not run here.
 
 From a folder of images: --config.data.source=folder --config.data.path=FOLDER
 Bedroom: --config.data.dataset=lsun/bedroom --config.data.random_flip=False --config.train.steps=2400000
@@ -15,7 +15,7 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     config = config_files.load("cifar10")
     config.update(
         {

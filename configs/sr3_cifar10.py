@@ -12,13 +12,12 @@ r"""Super-resolution of CIFAR-10, 8×8 → 32×32, from an npz file with x_train
         --extractor CLASSIFIER --compare runs/regression_cifar10 --sample num_steps=100 \
         --sample num_steps=25,schedule.num_timesteps=25,schedule.beta_start=0.01,schedule.beta_end=0.3163
 
-990,227 parameters; 2,500 steps took 34 minutes on two CPU cores (1.4 a second where nothing else runs), the 400 of
-the regression 20 minutes on one that was shared. PSNR, SSIM, consistency and Fréchet distance (in the features of a
-classifier that has 66 % right) of 500 test images: bicubic 21.18, 0.583, 57.9, 10.84; regression 22.52, 0.681, 3.8,
-5.01; SR3 in 100 steps 20.49, 0.577, 5.5, 1.12; in 25, by the schedule that the search found on training images,
-20.87, 0.600, 4.5, 1.54. The first 64 of them, without the distance: 2000 steps
-(schedule=,num_steps=2000) 19.95, 0.545, 6.7; 100 steps 20.18, 0.558, 5.4; regression 22.23,
-0.664, 3.7.
+990,227 parameters; 2,500 steps took 34 minutes on two CPU cores (1.4 a second where nothing else runs), the 400 steps
+of the regression 20 minutes on one core that was shared. PSNR, SSIM, consistency and Fréchet distance (in the features
+of a classifier of 66 % accuracy) on 500 test images: bicubic 21.18, 0.583, 57.9, 10.84; regression 22.52, 0.681, 3.8,
+5.01; SR3 in 100 steps 20.49, 0.577, 5.5, 1.12; in 25 steps, on the schedule that --search found with training images,
+20.87, 0.600, 4.5, 1.54. PSNR, SSIM and consistency on the first 64 of them: SR3 in 2000 steps
+(schedule=,num_steps=2000) 19.95, 0.545, 6.7; in 100 steps 20.18, 0.558, 5.4; regression 22.23, 0.664, 3.7.
 """
 
 import ml_collections
@@ -27,7 +26,7 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     config = config_files.load("sr3_fashion_mnist")
     config.update(
         {

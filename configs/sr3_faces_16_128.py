@@ -1,9 +1,9 @@
-r"""Super-resolution of faces, 16×16 → 128×128, as SR3 trains on it (Saharia et al. 2021), from a folder of faces.
+r"""Super-resolution of faces, 16×16 → 128×128, as in SR3 (Saharia et al. 2021), from a folder of images.
 
     diffjax train --config sr3_faces_16_128 --workdir runs/sr3_faces_16_128 \
         --config.data.path=FOLDER
 
-97,807,491 parameters: the network of Janspiry's code (the paper's own has 550 million).
+97,807,491 parameters: the network of Janspiry's code (the paper's has 550 million).
 SR3 reports PSNR 23.04, SSIM 0.65, consistency 2.68 on CelebA-HQ (regression: 23.96, 0.69, 2.71) after a million steps
 on FFHQ. Not run here.
 """
@@ -12,7 +12,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     return ml_collections.ConfigDict(
         {
             "task": {"name": "super_resolution", "noise_level_scale": 1.0},

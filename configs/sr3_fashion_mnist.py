@@ -11,11 +11,12 @@ r"""Super-resolution of Fashion-MNIST, 8×8 → 32×32 (SR3).
         --sample schedule=,num_steps=2000 \
         --sample num_steps=25,schedule.num_timesteps=25,schedule.beta_start=1e-06,schedule.beta_end=0.4578
 
-989,361 parameters; 4,500 steps took 2 h on one CPU core beside other work (1.3 s a step alone). CLASSIFIER is what
-experiments/classifier.py makes. 500 test images, PSNR, SSIM, consistency, Fréchet distance: bicubic 16.65, 0.448, 117,
-10.5; regression 23.74, 0.810, 2.2, 0.280; SR3 in 100 steps 22.24, 0.775, 3.3, 0.136; in 25, by the schedule that the
-search found on training images, 22.64, 0.786, 2.8, 0.160. The first 64 of them, PSNR, SSIM, consistency: 2000 steps
-21.78, 0.756, 3.7; 100 steps 22.00, 0.770, 3.3; 25 steps 22.47, 0.780, 2.7; regression 23.56, 0.804, 2.1.
+989,361 parameters; 4,500 steps took 2 h on one CPU core beside other work (1.3 s a step alone). CLASSIFIER is a file
+that `diffjax classifier` has written. PSNR, SSIM, consistency and Fréchet distance on 500 test images: bicubic 16.65,
+0.448, 117, 10.5; regression 23.74, 0.810, 2.2, 0.280; SR3 in 100 steps 22.24, 0.775, 3.3, 0.136; in 25 steps, on the
+schedule that --search found with training images, 22.64, 0.786, 2.8, 0.160. PSNR, SSIM and consistency on the first 64
+of them: SR3 in 2000 steps 21.78, 0.756, 3.7; in 100 steps 22.00, 0.770, 3.3; in 25 steps 22.47, 0.780, 2.7; regression
+23.56, 0.804, 2.1.
 """
 
 import ml_collections
@@ -24,7 +25,7 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what the experiment sets."""
+    """Returns the fields that the experiment sets."""
     config = config_files.load("fashion_mnist")
     config.update(
         {

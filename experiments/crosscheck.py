@@ -2,13 +2,13 @@
 
 python experiments/crosscheck.py [--dtype both|float64|float32] [--quick] [--json FILE]
 
-Takes about a minute on 2 cores (40 s with --quick, without the 1000-step runs), and prints one row a comparison:
-‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides draw the same
-noise and ask the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
-percentage beside a clip is how much of x̂0 it really holds back. The counterparts are diffusers, with its float32 tables
-overwritten in float64, and the tutorial codes S0, S3 and S4 rewritten by formula (`experiments/torch_reference`).
+Takes about a minute on 2 cores (40 s with --quick, without the 1000-step runs), and prints one row per comparison:
+‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides use the same
+noise and call the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
+percentage beside a clip is the share of x̂0's values that it clips. The counterparts are diffusers, with its float32
+tables overwritten in float64, and the tutorial codes S0, S3 and S4 rewritten by formula (experiments/torch_reference).
 Rows marked "by design" show how large a difference of conventions is; they do not count. Exit status 1 if a row fails.
-Without PyTorch nothing is compared; without diffusers, the rewritten codes alone.
+Without PyTorch nothing is compared; without diffusers, only the rewritten codes are.
 """
 
 import argparse
@@ -21,7 +21,7 @@ COLUMNS = ("schedule", "grid", "steps", "sampler", "η", "clip", "counterpart")
 
 
 def main() -> int:
-    """Parses the command line, compares; the exit status."""
+    """Parses the command line, runs the comparison, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=("both", "float64", "float32"), default="both")
     parser.add_argument("--quick", action="store_true", help="leave out the 1000-step runs")
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def compare_all(rows, dtypes) -> list[dict]:
-    """Runs rows in the given dtypes and prints each as it is done; the same as records."""
+    """Runs rows in the given dtypes, prints each when it is done, and returns them as records."""
     from torch_reference import compare
 
     widths = [max(len(name), *(len(cell) for cell in column)) for name, column in _columns(rows)]

@@ -309,7 +309,7 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
         (lambda: parameterization.map_timesteps(NET, np.zeros((2, 2), int)), r"shape \(2, 2\)"),
         (lambda: parameterization.map_timesteps(NET, [3, 3]), r"ascend strictly.*\[3 3\]"),
         (lambda: parameterization.map_timesteps(NET, [-1, 3]), "ascend strictly from 0"),
-        (lambda: parameterization.map_timesteps(NET, [1, 3])(X, 0.5), "needs the schedule of the training"),
+        (lambda: parameterization.map_timesteps(NET, [1, 3])(X, 0.5), "a respaced schedule has whole timesteps only"),
         (lambda: parameterization.map_timesteps(NET, [1, 3])(X, 2), "timestep 2 … 2 is out of range: allowed is 0 … 1"),
     ],
 )  # fmt: skip

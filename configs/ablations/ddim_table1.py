@@ -1,4 +1,4 @@
-"""DDIM's Table 1 for any trained network: the number of steps S against η, and σ̂.
+"""DDIM's Table 1 for any trained network: the number of steps S against η and σ̂.
 
     diffjax ablate --config ablations/ddim_table1 --workdir runs/digits --out sweeps/table1
 

@@ -3,7 +3,7 @@ r"""DDIM's Table 1 for the Fashion-MNIST network, with fewer samples where there
     diffjax ablate --config ablations/ddim_table1_fashion_mnist --workdir runs/fashion_mnist \
         --out sweeps/table1_fashion_mnist --config.extractor=FILE
 
-FILE is what `diffjax classifier` writes. The kernel distance is the figure to look at: it needs few samples. The README
+FILE is a classifier that `diffjax classifier` has written. Compare kernel distances, which need few samples. The README
 has times and results.
 """
 
@@ -13,7 +13,7 @@ from diffjax.runs import config_files
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the sweep: that of the digits with other numbers of samples."""
+    """Returns the sweep: `ddim_table1` with other numbers of samples."""
     config = config_files.load("ablations/ddim_table1")
     config.update(num=500, batch_size=25)  # small batches are fast on a CPU
     (across, steps), (name, etas) = config.axes

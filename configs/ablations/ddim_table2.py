@@ -2,7 +2,7 @@
 
     diffjax ablate --config ablations/ddim_table2 --workdir runs/digits --out sweeps/table2
 
-The images are those held out of training, if there are any. For an npz file with a test split:
+The images are those held out of training, or else training images. For an npz file with a test split:
 --config.data.image_key=x_test --config.data.label_key=y_test
 """
 

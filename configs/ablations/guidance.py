@@ -5,7 +5,7 @@ r"""Classifier-free guidance by its scale: at all noise levels, within an interv
         --config.extractor=runs/judge.safetensors
 
 For any network trained with config.train.label_dropout. `accuracy` is the share of samples that the classifier assigns
-to the class that they were conditioned on; it is left out where the extractor is no classifier ("pixels").
+to the class that they were conditioned on; it is left out where the extractor is not a classifier ("pixels").
 """
 
 import ml_collections
@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
                 ("scale", tuple((f"{scale:g}", {"guidance_scale": scale}) for scale in SCALES)),
                 ("guided", METHODS),
             ),
-            # At scale 1 all of them are the conditional network, and at scale 0 the unconditional one.
+            # At scale 1 all methods are the conditional network, and at scale 0 the unconditional one.
             "skip": tuple((("scale", scale), ("guided", name)) for scale in ("0", "1") for name, _ in METHODS[1:]),
             "sample": {"sampler": "ddim", "num_steps": 50, "timestep_spacing": "trailing", "eta": 0.0},
             "figures": ("kernel", "frechet", "accuracy"),

@@ -1,4 +1,4 @@
-"""The target that the network predicts, the weighting of the loss and its norm, each combination trained on the digits.
+"""Targets of the network, weightings of the loss and its norms; each combination is trained on the digits.
 
 diffjax ablate --config ablations/parameterisation --out sweeps/parameterisation
 """

@@ -2,8 +2,8 @@
 
 diffjax ablate --config ablations/solvers --workdir runs/digits --out sweeps/solvers
 
-`within.csv` has, for each sampler, the number of calls that brings its Fréchet distance within 5 % of the one that it
-reaches in 1000 steps.
+`within.csv` has, for each sampler, the number of calls that brings its Fréchet distance within 5 % of its distance at
+1000 steps.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Rules that space the timesteps, for few and for more steps of DDIM with η = 0.
+"""Rules that space the timesteps, for few and for many steps of DDIM with η = 0.
 
 diffjax ablate --config ablations/timestep_rules --workdir runs/digits --out sweeps/rules
 """

@@ -5,7 +5,7 @@
 
 One network, trained with L_hybrid, is measured with all three variances: its ε̂ is the same, and a fixed variance
 ignores the learned one. The chain of S steps visits S timesteps from 0 to T-1, evenly spaced. The images are those held
-out of training, if there are any.
+out of training, or else training images.
 """
 
 import ml_collections

@@ -17,7 +17,7 @@ COMMANDS = {
     "classifier": "train a small classifier, whose features measure images",
     "prepare": "prepare an image data set of tensorflow-datasets",
 }
-"""Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and a docstring, which is its help."""
+"""Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and its help as docstring."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -62,7 +62,7 @@ def consistency(
 
 
 def slerps(run: Run, path: str | os.PathLike, *, seed: int = 0, size: int = 8, num_steps: int = 50) -> Path:
-    """Writes `size`×`size` images of noise interpolated between four samples' noises, those of samples 0 … 3 (DDIM §5.3).
+    """Writes `size`×`size` images of noises interpolated between those of samples 0 … 3 of the seed (DDIM §5.3).
 
     All have the class of sample 0.
 

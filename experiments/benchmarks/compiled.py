@@ -1,4 +1,4 @@
-"""Rows about programs: what they hold, how long they take to make, how soon the first one runs."""
+"""Benchmark rows about compiled programs: their memory, their compile times, the time to the first samples."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ _EXPERIMENTS = Path(__file__).parents[1]
 
 
 def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """The gradient of a batch on one device, with each block computed anew or not."""
+    """Yields memory and time of a batch's gradient on one device, with and without rematerialization."""
     x, t = jax.device_put((of.x, of.t), of.device)
     params = jax.device_put(of.run.params, of.device)
 
@@ -32,7 +32,7 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
         return jnp.mean(of.run.network.clone(remat=remat).apply({"params": params}, x, t, train=True, rngs=rngs) ** 2)
 
     def kept(remat, batch):
-        """Bytes that the forward pass of so many images keeps for the backward pass."""
+        """Returns the bytes that the forward pass of `batch` images keeps for the backward pass."""
         shapes = [jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype) for array in (x, t)]
         back = jax.eval_shape(
             lambda params, *of: jax.vjp(lambda p: objective(remat, p, *of), params)[1], params, *shapes
@@ -42,7 +42,7 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
     kinds = (True, False)
     programs = {remat: jax.jit(jax.grad(partial(objective, remat))).lower(params, x, t).compile() for remat in kinds}
     held = {remat: [p.memory_analysis().temp_size_in_bytes / of.batch / 2**20] for remat, p in programs.items()}
-    # Two batches, for the parameters are kept as well.
+    # The difference of two batch sizes, since the parameters are kept as well.
     images = {remat: [(kept(remat, 4) - kept(remat, 2)) / 2 / 2**20] for remat in kinds}
     times = turns.take({remat: partial(program, params, x, t) for remat, program in programs.items()}, args.repeats)
     what = f"gradient with remat, {of.name}, batch {of.batch}"
@@ -52,7 +52,7 @@ def memory(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """Tracing, lowering and compiling, with a cache that has the program and with one that has not."""
+    """Yields the times of tracing, lowering and compiling, with the program in the cache and without."""
     step, state, batches = of.training()
     table = dj.samplers.ddim(of.run.schedule, dj.timesteps.trailing(of.run.schedule.num_timesteps, args.steps))
 
@@ -73,7 +73,7 @@ def compile_times(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def start(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """`sample.py` for 64 digits, from the start of its process to its end."""
+    """Yields the time of `sample.py` for 64 digits, from the start of its process to its end."""
     times = {"cold": [], "warm": []}
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def start(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _empty_cache():
-    """A compilation cache of its own, that keeps everything."""
+    """Sets up an empty compilation cache that keeps every program, for the `with` block."""
     options = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": 0}
     with tempfile.TemporaryDirectory() as folder:
         options["jax_compilation_cache_dir"] = folder

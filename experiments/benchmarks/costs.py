@@ -1,4 +1,4 @@
-"""What a network call costs on paper."""
+"""Counts the FLOPs and bytes of a network call, layer by layer."""
 
 import math
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from diffjax.models import UNet, layers
 
 
 class Cost(NamedTuple):
-    """Of one network call."""
+    """The cost of one network call."""
 
     flops: float
-    """Multiplications and additions of convolutions, linear maps and attention; none with the zeros of a padding."""
+    """Multiplications and additions of convolutions, linear maps and attention, without those of padded zeros."""
     bytes: float
-    """Parameters read once, and what goes into and comes out of each of those layers."""
+    """Parameters, each read once, and the inputs and outputs of each of those layers."""
 
 
 def of_call(model: UNet, image_shape: tuple[int, int, int], batch: int) -> Cost:
-    """Counted layer by layer: a kernel's entries for each place in the output, and 4·N²·C for attention of N places."""
+    """Returns the sum over layers: a kernel's entries at each output position, 4·N²·C for attention of N positions."""
     flops, moved = 0.0, 0.0
     x = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((batch,), jnp.int32)
@@ -53,12 +53,12 @@ def of_call(model: UNet, image_shape: tuple[int, int, int], batch: int) -> Cost:
 
 
 def all_reduce_bytes(num_params: int, num_devices: int) -> float:
-    """What each device sends in a ring all-reduce of a float32 gradient: 4·P·2(n-1)/n."""
+    """Returns the bytes that each device sends in a ring all-reduce of a float32 gradient: 4·P·2(n-1)/n."""
     return 4.0 * num_params * 2 * (num_devices - 1) / num_devices
 
 
 def _taps(conv: nn.Conv, size_in: tuple[int, ...], size_out: tuple[int, ...]) -> int:
-    """How many pairs there are of a place in the output and a place in the image under the kernel there."""
+    """Returns the number of pairs of an output position and an unpadded input position under the kernel there."""
     strides = np.broadcast_to(conv.strides, len(size_in))
     pairs = [
         sum(0 <= stride * i + k - low < n for i in range(n_out) for k in range(width))

@@ -1,4 +1,4 @@
-"""Rows that need no whole network: the hardware's ceiling, costs on paper, the loop alone."""
+"""Benchmark rows that run no network: the hardware's ceiling, counted costs, the sampling loop alone."""
 
 import argparse
 import importlib.util
@@ -18,7 +18,7 @@ _SIDE, _MIB = {"cpu": 2048}, {"cpu": 256}
 
 
 def product(of: Subject) -> tuple[Callable[[], jax.Array], float]:
-    """(a large matrix product on all devices, in the network's dtype; its FLOPs)."""
+    """Returns (a large matrix product on all devices, in the network's dtype; its FLOPs)."""
     side = _SIDE.get(of.device.platform, 8192)
     a, b = (jax.random.normal(jax.random.key(n), (side, side), of.run.network.dtype) for n in (0, 1))
     a, b = devices.split(a, side), devices.replicate(b, side)
@@ -27,7 +27,7 @@ def product(of: Subject) -> tuple[Callable[[], jax.Array], float]:
 
 
 def ceiling(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """A matrix product and a copy, over PyTorch's."""
+    """Yields the times of a matrix product and of a copy, against PyTorch's."""
     if importlib.util.find_spec("torch") is None:
         raise turns.LeftOutError("PyTorch is not installed")
     from benchmarks import pytorch
@@ -48,7 +48,7 @@ def ceiling(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def cost(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """FLOPs and bytes of one call: ours by layer, XLA's of the program."""
+    """Yields the FLOPs and bytes of one call: counted by layer, against XLA's count of the program."""
     model, shape = of.run.network, of.run.image_shape
     by_hand = costs.of_call(model, shape, of.batch)
     t = jax.ShapeDtypeStruct((of.batch,), jnp.int32)
@@ -62,7 +62,7 @@ def cost(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def scan(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """The loop with nothing to call, beside as many passes over the same arrays in a bare loop."""
+    """Yields the time of the loop with a network that does nothing, against as many passes of a bare loop."""
     steps = dj.samplers.ddim(dj.schedules.linear(), dj.timesteps.full(1000))
     x = dj.initial_noise(dj.sample_keys(0, 0, 64), (32, 32, 3))
     nothing = jax.tree_util.Partial(lambda x, t: x)

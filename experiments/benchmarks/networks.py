@@ -1,4 +1,4 @@
-"""Rows of a whole network: a call, a sample, a training step."""
+"""Benchmark rows of a whole network: a call, a sample, a training step, the input pipeline, bfloat16."""
 
 import argparse
 import importlib.util
@@ -18,7 +18,7 @@ from diffjax.runs import build
 
 
 def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """One call."""
+    """Yields the time of one network call."""
     x, t, predict = of.x, of.t, of.predict()
     ask = jax.jit(lambda predict, x, t: predict(x, t))
     multiply, flops = kernels.product(of)
@@ -36,7 +36,7 @@ def call(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """A DDIM sample."""
+    """Yields the time of a DDIM sample."""
     x, t, predict = of.x, of.t, of.predict()
     steps = dj.samplers.ddim(of.run.schedule, dj.timesteps.trailing(of.run.schedule.num_timesteps, args.steps))
     ask = jax.jit(lambda predict, x, t: predict(x, t))
@@ -58,7 +58,7 @@ def sample(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def train(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """A training step."""
+    """Yields the time of a training step."""
     multiply, flops = kernels.product(of)
     functions = {"ours": _trainer(of, args.steps_per_call), "product": multiply}
     if theirs := _pytorch(of, args):
@@ -73,7 +73,7 @@ def train(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def pipeline(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """Images read, beside images trained on."""
+    """Yields the time of reading images, against training on as many."""
     if args.model == "digits":
         found = build.images(of.config)
         source, prepare = found.source, found.prepare
@@ -98,7 +98,7 @@ def pipeline(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def bf16(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
-    """One call in bfloat16, beside float32."""
+    """Yields the time of one call in bfloat16, against float32."""
     x, t = of.x, of.t
     ask = jax.jit(lambda predict, x, t: predict(x, t))
     functions = {dtype: partial(ask, of.predict(jnp.dtype(dtype)), x, t) for dtype in ("bfloat16", "float32")}
@@ -109,20 +109,20 @@ def bf16(of: Subject, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def _trainer(of: Subject, steps_per_call: int = 1):
-    """A function that trains on for one dispatch."""
+    """Returns a function that continues training by one call of the compiled step."""
     step, state, batches = of.training(steps_per_call)
 
     def train():
         nonlocal state
         state, metrics = step(state, batches)
-        # Until the parameters are there, the step is not done.
+        # The step is done when the parameters are computed.
         return metrics, state.step, state.params
 
     return train
 
 
 def _pytorch(of: Subject, args: argparse.Namespace):
-    """The same network in PyTorch, or None where it or diffusers is not installed."""
+    """Returns the same network in PyTorch, or None if PyTorch or diffusers is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "diffusers")):
         return None
     from benchmarks import pytorch
@@ -135,6 +135,6 @@ def _over_product(measured: str, times: dict[str, list[float]], share: float) ->
 
 
 def _error(value, reference) -> float:
-    """‖Δ‖₂/‖reference‖₂."""
+    """Returns ‖Δ‖₂/‖reference‖₂."""
     value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
     return np.linalg.norm(value - reference) / np.linalg.norm(reference)

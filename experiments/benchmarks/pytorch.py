@@ -1,4 +1,4 @@
-"""The PyTorch side: diffusers' network with the same weights, and what one does with it."""
+"""The PyTorch side of the benchmarks: diffusers' network with the same weights, its calls, samples and steps."""
 
 import os
 import tempfile
@@ -32,7 +32,7 @@ class Network:
         self.compiled = compiled
 
     def call(self, x: np.ndarray, t: np.ndarray) -> Callable[[], torch.Tensor]:
-        """One call."""
+        """Returns a function that makes one network call."""
         net, x, t = self._asked(), self._images(x), torch.tensor(t).to(self.device)
 
         @torch.inference_mode()
@@ -42,7 +42,7 @@ class Network:
         return call
 
     def ddim(self, x: np.ndarray, steps: int) -> Callable[[], torch.Tensor]:
-        """diffusers' DDIMPipeline from given noise, η = 0, without its progress bar and its turning into pictures."""
+        """Returns a function that samples like diffusers' DDIMPipeline from given noise, η = 0, without pictures."""
         net, start = self._asked(), self._images(x)
         self.ddim_scheduler.set_timesteps(steps)
 
@@ -57,7 +57,7 @@ class Network:
         return sample
 
     def trainer(self, images: np.ndarray) -> Callable[[], torch.Tensor]:
-        """A function that trains on for one step: fused Adam, clipped gradient, EMA by one call for all tensors."""
+        """Returns a function that trains one step: fused Adam, clipped gradient, EMA by one call for all tensors."""
         options, unet = self.of.config.optimizer, self.unet.float().train()
         net = torch.compile(unet) if self.compiled else unet
         params = list(unet.parameters())
@@ -86,7 +86,7 @@ class Network:
         return step
 
     def to_numpy(self, x: torch.Tensor) -> np.ndarray:
-        """`[B, C, H, W]` on the device → `[B, H, W, C]`."""
+        """Converts `[B, C, H, W]` on the device to NumPy `[B, H, W, C]`."""
         return x.float().permute(0, 2, 3, 1).cpu().numpy()
 
     def _asked(self):
@@ -103,7 +103,7 @@ class Network:
 
 
 def kernels(side: int, count: int, of: Subject) -> dict[str, Callable[[], torch.Tensor]]:
-    """A matrix product of `side`², and `count` floats read and written."""
+    """Returns functions: a product of `side`×`side` matrices, and `count` floats read and written."""
     device, dtype = _device(of), getattr(torch, of.run.network.dtype.name)
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     x = torch.zeros(count, device=device)
@@ -117,7 +117,7 @@ def kernels(side: int, count: int, of: Subject) -> dict[str, Callable[[], torch.
 
 
 def _device(of: Subject) -> str:
-    """The kind of device JAX has, with all cores and, on a GPU, the product in TF32 that JAX too has by default."""
+    """Returns the kind of JAX's device; sets PyTorch to use all cores and, on a GPU, TF32 like JAX by default."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
     return "cuda" if of.device.platform == "gpu" else "cpu"

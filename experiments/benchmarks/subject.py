@@ -1,4 +1,4 @@
-"""The network that is measured: a config's, with weights at which every layer has something to say."""
+"""The network that is measured: that of a config, with random weights at which every layer affects the output."""
 
 import math
 from functools import partial
@@ -29,42 +29,42 @@ class Subject(NamedTuple):
 
     @property
     def device(self) -> jax.Device:
-        """One of those it runs on."""
+        """One of the devices that it runs on."""
         return jax.devices()[0]
 
     @property
     def name(self) -> str:
-        """Of the network, by its size."""
+        """The name of the network: its size."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.run.params))
         return f"{count / 1e6:.3g}M UNet"
 
     @property
     def x(self) -> jax.Array:
-        """Noise, over the devices."""
+        """Noise `[B, H, W, C]`, split over the devices."""
         x = jax.random.normal(jax.random.key(0), (self.batch, *self.run.image_shape))
         return devices.split(x, self.batch)
 
     @property
     def t(self) -> jax.Array:
-        """Timesteps, over the devices."""
+        """Timesteps `[B]`, split over the devices."""
         return devices.split(jnp.arange(self.batch, dtype=jnp.int32) * 7 % 1000, self.batch)
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 `[B, H, W, C]`, random."""
+        """Random images, uint8 `[B, H, W, C]`."""
         return np.random.default_rng(0).integers(0, 256, (self.batch, *self.run.image_shape), np.uint8)
 
     def predict(self, dtype: Any = None) -> Predict:
-        """The network on all devices, as samplers take it; in another dtype if one is given."""
+        """Returns `predict(x, t)` of the network on all devices, in another dtype if one is given."""
         network = self.run.network if dtype is None else self.run.network.clone(dtype=dtype)
         return models.predictor(network, devices.replicate(self.run.params, self.batch))
 
     def optimizer(self) -> optax.GradientTransformation:
-        """The config's."""
+        """Returns the optimizer of the config."""
         return build.optimizer(self.config, self.run.task)[1]
 
     def training(self, steps_per_call: int = 1) -> tuple[Any, Any, Any]:
-        """(the compiled-on-call step, its state, its batches on the devices)."""
+        """Returns (the training step, compiled when it is called; its state; its batches on the devices)."""
         step = make_train_step(
             self.run.task.loss(),
             self.optimizer(),
@@ -84,7 +84,7 @@ class Subject(NamedTuple):
 
 
 def load(name: str, batch: int | None, dtype: str) -> Subject:
-    """The network of `configs/{name}.py` at a batch size (None: the config's; 8 of cifar10's on a CPU)."""
+    """Returns the network of `configs/{name}.py` at a batch size (None: the config's; 8 for cifar10 on a CPU)."""
     changes: dict[str, Any] = {"model.dtype": dtype}
     if batch or (name == "cifar10" and jax.default_backend() == "cpu"):
         changes["train.batch_size"] = batch or 8
@@ -95,7 +95,7 @@ def load(name: str, batch: int | None, dtype: str) -> Subject:
 
 
 def _weights(shapes: Any) -> Any:
-    """Kernels ~ N(0, 1/fan-in), scales 1, biases 0: fresh parameters would make the network's output all but 0."""
+    """Returns kernels ~ N(0, 1/fan-in), scales 1, biases 0; the output of initial parameters would be almost 0."""
 
     def draw(path, leaf):
         kind = path[-1].key

@@ -1,4 +1,4 @@
-"""Things timed in turn, and what is told of them."""
+"""Times functions in turn, and formats the comparisons as rows of a table."""
 
 import math
 import statistics
@@ -14,11 +14,11 @@ HEADER = (
 
 
 class LeftOutError(Exception):
-    """A row that cannot be measured here, and why."""
+    """Raised for a row that cannot be measured here; the message is the reason."""
 
 
 class Row(NamedTuple):
-    """Two things compared, turn by turn."""
+    """Two things compared, with one value of each per turn."""
 
     measured: str
     other: str
@@ -28,26 +28,26 @@ class Row(NamedTuple):
 
     @property
     def ratios(self) -> list[float]:
-        """The other's over what is measured: above 1, the latter is the faster or the smaller."""
+        """The other's value divided by the measured one; above 1, the measured one is faster or smaller."""
         return [other / value for value, other in zip(self.values, self.others, strict=True)]
 
 
 def record(row: Row) -> dict[str, Any]:
-    """A row for JSON."""
+    """Returns a row for JSON."""
     return {**row._asdict(), "ratio": statistics.median(row.ratios)}
 
 
 def markdown(row: Row) -> str:
-    """A row for the table."""
+    """Returns a row of the Markdown table."""
     cells = [_spread(row.ratios), *(f"{_spread(column)} {row.unit}" for column in (row.values, row.others))]
     return f"| {row.measured} | {row.other} | {' | '.join(cells)} |"
 
 
 def take(functions: dict[str, Callable[[], Any]], repeats: int, least: float = 0.1) -> dict[str, list[float]]:
-    """Seconds a call of each function, in turn, so that a slow spell of the machine meets them all.
+    """Returns the seconds per call of each function, timed in turn, so that a slow phase of the machine affects all.
 
-    Each is called once before the clock starts; in each turn, waited for, as often as it takes to fill `least` seconds
-    or what one call of the slowest takes: the first call after another function is slower, and none is to gain by that.
+    Each function is called once before it is timed. In each turn it is called until it has taken `least` seconds, or as
+    long as one call of the slowest: the first call after another function is slower, which must not favour any of them.
     """
     times = {name: [] for name in functions}
     for function in functions.values():
@@ -62,7 +62,7 @@ def take(functions: dict[str, Callable[[], Any]], repeats: int, least: float = 0
 
 
 def seconds(function: Callable[[], Any], count: int = 1) -> float:
-    """Seconds a call, the mean of `count`."""
+    """Returns the seconds per call, the mean of `count` calls."""
     start = time.perf_counter()
     for _ in range(count):
         jax.block_until_ready(function())
@@ -70,7 +70,7 @@ def seconds(function: Callable[[], Any], count: int = 1) -> float:
 
 
 def scaled(times: list[float], factor: float) -> list[float]:
-    """Each times a factor."""
+    """Returns each value multiplied by a factor."""
     return [factor * t for t in times]
 
 

@@ -42,7 +42,7 @@ class Extractor:
     """(H, W, C) of its images; None where any size is allowed."""
     batch_size: int = 100
     classes: str | None = None
-    """The classes of its logits: "labels" if they are the labels of the images, or another set's name; None: no logits."""
+    """The classes of its logits: "labels" for the labels of the images, or another set's name; None: no logits."""
 
     def __call__(self, images: np.ndarray) -> Features:
         """Returns the features of images, uint8 `[N, H, W, C]`, N ≥ 0."""
