@@ -229,7 +229,9 @@ def difference(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "diffusers, CIFAR-10" else name for name in CASES]
+)
 def test_float64(name, tmp_path, x64):
     case = CASES[name]
     network = built(case, torch.float64)
@@ -430,6 +432,7 @@ def test_schedules(config, tmp_path):
     assert run.config.train.target == run.task.objective.target == ("v" if "prediction_type" in config else "eps")
 
 
+@pytest.mark.slow
 def test_50_steps_of_ddim_as_in_diffusers(tmp_path):
     """The image of the pipeline and ours agree in float32."""
     case = CASES["diffusers, CIFAR-10"]

@@ -190,6 +190,7 @@ def test_a_mirrored_margin_would_tell():
     assert np.abs(answer - of_wide[:, :7, :10]).max() > 0.05 * np.abs(answer).max()
 
 
+@pytest.mark.slow
 def test_gradients_at_odd_sizes():
     """Along a direction, the gradient's slope is that of the loss."""
     model, params = member("ddpm")

@@ -190,7 +190,7 @@ def test_output_depends_on_the_timestep_and_on_each_sample_alone():
     np.testing.assert_allclose(apply(model, params, x[1:], t[1:])[0], eps[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["improved", "abarankab", "sr3"])
+@pytest.mark.parametrize("name", [pytest.param("improved", marks=pytest.mark.slow), "abarankab", "sr3"])
 def test_output_depends_on_the_condition_of_each_sample_alone(name):
     model = member(name)
     x, t, condition = inputs(name)

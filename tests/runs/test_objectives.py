@@ -35,6 +35,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_everything_at_once(tiny_config, tmp_path):
     whole = train(tiny_config(**FIELDS), tmp_path, progress=False)
