@@ -98,6 +98,8 @@ def test_accuracy_beside_the_distances(classes, tmp_path, command, monkeypatch):
     (tmp_path / "negative.py").write_text(negative)
     with pytest.raises(SystemExit, match="guidance_scale: -1.0 must be .*≥ 0"):
         command("ablate", "--config", tmp_path / "negative.py", *same, "--out", tmp_path / "bad")
+
+
 @pytest.mark.slow
 def test_labels_of_a_subset_of_classes_are_those_of_the_digits(trained_briefly, command, monkeypatch):
     fields = {"data.classes": (7, 3), "model.num_classes": 2, "train.steps": 20, "train.sample_every": 20}

@@ -288,6 +288,8 @@ def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys):
     assert record["protocol"]["extractor"]["training"] == {
         "trained_on": "digits", "images": 1438, "epochs": 8, "seed": 0,
     }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_classifier_is_tested_on_other_images(tmp_path, command, capsys):
     rng = np.random.default_rng(0)

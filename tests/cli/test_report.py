@@ -82,6 +82,8 @@ def test_report_of_a_run(workdir, command, monkeypatch):
     assert metrics.nearest_distances(*(x.reshape(len(x), -1) / 255 for x in (samples, real))) == pytest.approx(
         distances[:, 0], rel=1e-5
     )
+
+
 @pytest.mark.slow
 def test_report_of_a_run_that_restores_images(workdir, command, tmp_path):
     small = {
