@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -261,8 +260,3 @@ def check_decay(config: Mapping[str, Any], ema: float | bool | None) -> float | 
     if ema not in decays:
         raise UserError(f"ema={ema} is not one of the run's decays {', '.join(map(str, decays))}")
     return ema
-
-
-def params_on_host(params: Any) -> Any:
-    """Returns parameters as NumPy arrays."""
-    return jax.device_get(params)
