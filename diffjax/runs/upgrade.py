@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffjax.runs.resolve import flatten
+from diffjax.tasks.base import TASKS
 
 RENAMED = {
     "task.told": "task.noise_conditioning",
@@ -48,9 +49,6 @@ RENAMED = {
 _VALUES = {("data.resize", "resize"): "cover"}
 """(field, old value) → new value."""
 
-_OF_CONDITIONAL = ("task.noise_conditioning", "task.noise_level_sampling", "task.noise_level_scale")
-_OF_DEBLURRING = ("task.predictor_channels", "task.predictor_workdir", "task.frozen")
-
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a nested config with the new names; a config that has them already is returned unchanged."""
@@ -63,12 +61,9 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     # Old configs have every field; None or an empty string stands for a default.
     optional = ("optimizer.grad_clip_norm",)
     flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
-    if flat["task.name"] == "generation":
-        flat = {name: value for name, value in flat.items() if name == "task.name" or not name.startswith("task.")}
-    if flat["task.name"] == "regression":
-        flat = {name: value for name, value in flat.items() if name not in _OF_CONDITIONAL}
-    if flat["task.name"] != "deblurring":
-        flat = {name: value for name, value in flat.items() if name not in _OF_DEBLURRING}
+    # They also have the options of all tasks.
+    kept = {"task.name", *(f"task.{option}" for option in TASKS[flat["task.name"]].OPTIONS)}
+    flat = {name: value for name, value in flat.items() if name in kept or not name.startswith("task.")}
     flat.pop("model.out_channels", None)
     # Old configs do not name the network, which is always the UNet.
     flat.setdefault("model.name", "unet")
@@ -76,7 +71,8 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_old(flat: Mapping[str, Any]) -> bool:
-    return "train.steps_per_dispatch" in flat or "sample.steps" in flat or "model.channels" in flat
+    """Returns whether a saved config is of before the schema: since then each names its network."""
+    return "model.name" not in flat
 
 
 def _hashable(value: Any) -> bool:

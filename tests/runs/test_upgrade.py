@@ -46,6 +46,13 @@ def test_todays_configs_stay_as_they_are():
     assert not set(RENAMED) & set(resolve.flatten(config))
 
 
+def test_an_option_with_an_old_name_is_left_alone():
+    """A network of one's own may have a field `channels`, which was once the UNet's."""
+    config = resolve.to_dict(resolve.resolve(config_files.load("digits")))
+    config["model"] = {"name": "my_lab:Net", "channels": 8}
+    assert upgrade(config) == config
+
+
 @pytest.fixture
 def workdir(tmp_path):
     with zipfile.ZipFile(DATA / "workdir_before_schema.zip") as archive:
