@@ -1,6 +1,7 @@
 """Converts diffusers' JSON configs: `UNet2DModel` ↔ UNet, DDPM and DDIM schedulers ↔ schedule and sampling."""
 
 import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,16 +109,7 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
       UserError: a missing or damaged file, or fields with values that the UNet does not support; all are listed.
     """
     config = _read_config(path, _UNET, "UNet2DModel")
-    problems = [
-        f"{field}={config[field]!r} (can be {', '.join(map(repr, allowed))})"
-        for field, allowed in _ALLOWED.items()
-        if config[field] not in allowed
-    ]
-    problems += [
-        f"{field}={value!r} (unknown)"
-        for field, value in config.items()
-        if field not in _UNET and not field.startswith("_") and value not in (None, False)
-    ]
+    problems = unsupported(config, _UNET, _ALLOWED)
     down, up = ([kind.removeprefix("UNetRes") for kind in config[f"{side}_block_types"]] for side in ("down", "up"))
     for side, kinds in enumerate((down, up)):
         known = (_PLAIN[side], _RESNET[side], _ATTENTION[side])
@@ -166,6 +158,20 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
         resblock_updown=True in resnet,
     )
     return model, channels, (size, size) if isinstance(size, int) else None if size is None else tuple(size)
+
+
+def unsupported(config: Mapping[str, Any], known: Collection[str], allowed: Mapping[str, Collection[Any]]) -> list[str]:
+    """Returns the fields of a config whose values are not allowed, and the unknown ones that are set, as texts."""
+    problems = [
+        f"{field}={config[field]!r} (can be {', '.join(map(repr, values))})"
+        for field, values in allowed.items()
+        if config[field] not in values
+    ]
+    return problems + [
+        f"{field}={value!r} (unknown)"
+        for field, value in config.items()
+        if field not in known and not field.startswith("_") and value not in (None, False)
+    ]
 
 
 def read_scheduler(path: Path) -> Scheduler:

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from diffjax import models, state_dicts
 from diffjax.errors import UserError, read_json
 from diffjax.interop import mapping
+from diffjax.interop.diffusers_configs import unsupported
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -95,16 +96,7 @@ def read_transformer(path: Path) -> tuple[models.DiT, int, tuple[int, int]]:
     if (found := config.get("_class_name", _CLASSES[0])) not in _CLASSES:
         raise UserError(f"{path}: _class_name={found!r} must be one of {', '.join(map(repr, _CLASSES))}")
     config = _DEFAULTS | config
-    problems = [
-        f"{field}={config[field]!r} must be {', '.join(map(repr, allowed))}"
-        for field, allowed in _ALLOWED.items()
-        if config[field] not in allowed
-    ]
-    problems += [
-        f"{field}={value!r} is not a known field"
-        for field, value in config.items()
-        if field not in _DEFAULTS and not field.startswith("_") and value not in (None, False)
-    ]
+    problems = unsupported(config, _DEFAULTS, _ALLOWED)
     wholes = ("num_attention_heads", "attention_head_dim", "in_channels", "num_layers", "sample_size", "patch_size")
     problems += [
         f"{field}={config[field]!r} must be a whole number ≥ 1"
