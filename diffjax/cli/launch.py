@@ -94,7 +94,7 @@ def reporting():
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        _end(f"error: {peers.ended(str(error).splitlines()[0])}")
+        _end(f"error: {peers.ended_error(str(error).splitlines()[0])}")
     except BaseException:
         if jax.process_count() == 1:
             raise

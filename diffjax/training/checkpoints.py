@@ -64,8 +64,8 @@ class Checkpoints:
                 self._call(self._manager.close)
                 return
             # An error of any type may come from the end of another process.
-            if isinstance(error, Exception) and not isinstance(error, UserError) and (loss := self._peers.loss()):
-                raise loss from error
+            if isinstance(error, Exception) and not isinstance(error, UserError) and (lost := self._peers.lost_error()):
+                raise lost from error
             if not self._peers.any_lost:
                 with contextlib.suppress(Exception):  # the first error is raised
                     self._peers.call(self._manager.close)
@@ -140,8 +140,8 @@ class Checkpoints:
             try:
                 restored = self._read(step, parts)
             except Exception as error:  # orbax raises many kinds, by what is damaged
-                if self._peers and (loss := self._peers.loss()):
-                    raise loss from error
+                if self._peers and (lost := self._peers.lost_error()):
+                    raise lost from error
                 failures.append(f"cannot read checkpoint {self.directory / str(step)}: {_reason(error)}")
                 last = error
                 continue
@@ -194,7 +194,7 @@ class Checkpoints:
         try:
             self._peers.call(function, *args, **options)
         except Exception as error:  # orbax and TensorStore raise many kinds
-            raise self._peers.loss() or self._not_saved(error) from error
+            raise self._peers.lost_error() or self._not_saved(error) from error
 
     def _not_saved(self, error: Exception) -> UserError:
         with contextlib.suppress(Exception):

@@ -44,14 +44,14 @@ class Peers:
         """Whether a process is already known to have ended."""
         return bool(self._lost)
 
-    def loss(self) -> UserError | None:
+    def lost_error(self) -> UserError | None:
         """Returns the error that names the processes that have ended, or None.
 
         Takes up to 10 seconds; about one second if all are alive, and no time in a run of one process.
         """
         if self._others and not self._lost:
             self._lost = self._silent()
-        return ended(f"no answer from process {', '.join(map(str, self._lost))}") if self._lost else None
+        return ended_error(f"no answer from process {', '.join(map(str, self._lost))}") if self._lost else None
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Calls `function`, which may wait for other processes, and returns its result.
@@ -71,7 +71,7 @@ class Peers:
 
         threading.Thread(target=work, daemon=True).start()
         while not concurrent.futures.wait([result], timeout=_PATIENCE / 2).done:
-            if error := self.loss():
+            if error := self.lost_error():
                 raise error
         return result.result()
 
@@ -101,7 +101,7 @@ class Peers:
         return {int(key.rpartition("/")[2]): count for key, count in found}
 
 
-def ended(reason: str) -> UserError:
+def ended_error(reason: str) -> UserError:
     """Returns the error that reports the end of another process."""
     return UserError(
         f"another process of this run seems to have ended ({reason}); start them all again with the same command: it "

@@ -58,7 +58,7 @@ def alive(service, monkeypatch):
 
 def test_one_process_has_no_peers():
     ours = peers.Peers()
-    assert ours.loss() is None
+    assert ours.lost_error() is None
     assert ours.call(lambda a, b: a + b, 1, b=2) == 3
 
 
@@ -66,10 +66,10 @@ def test_those_that_stop_counting_have_ended(alive):
     alive(0)
     end = alive(2)
     ours = peers.Peers()
-    assert ours.loss() is None
+    assert ours.lost_error() is None
     assert not ours.any_lost
     end()
-    assert str(ours.loss()).startswith(
+    assert str(ours.lost_error()).startswith(
         "another process of this run seems to have ended (no answer from process 2); start"
     )
     assert ours.any_lost
@@ -80,7 +80,7 @@ def test_without_the_service_all_others_have_ended(service, alive):
     alive(0)
     ours = peers.Peers()
     service.is_there = False
-    assert "no answer from process 0, 2" in str(ours.loss())
+    assert "no answer from process 0, 2" in str(ours.lost_error())
     ours.close()
 
 
@@ -109,7 +109,7 @@ def test_a_failed_save_is_reported_by_who_is_alive_and_not_by_its_error(tmp_path
         monkeypatch.setattr(checkpoints._manager, "is_saving_in_progress", fail)
         with pytest.raises(UserError, match=f"cannot write a checkpoint in .*: {error.args[-1]}; .* Make room"):
             checkpoints.check()
-        monkeypatch.setattr(checkpoints._peers, "loss", lambda: peers.ended("no answer from process 1"))
+        monkeypatch.setattr(checkpoints._peers, "lost_error", lambda: peers.ended_error("no answer from process 1"))
         with pytest.raises(UserError, match="another process of this run seems to have ended"):
             checkpoints.check()
         monkeypatch.undo()
@@ -118,10 +118,10 @@ def test_a_failed_save_is_reported_by_who_is_alive_and_not_by_its_error(tmp_path
 def test_an_error_in_the_block_is_reported_as_the_loss_it_comes_from(tmp_path, monkeypatch):
     def train(loss):
         with Checkpoints(tmp_path, keep=1) as checkpoints:
-            monkeypatch.setattr(checkpoints._peers, "loss", lambda: loss)
+            monkeypatch.setattr(checkpoints._peers, "lost_error", lambda: loss)
             raise ValueError("UNKNOWN: Gloo AllReduce failed")
 
     with pytest.raises(UserError, match="seems to have ended"):
-        train(peers.ended("no answer from process 1"))
+        train(peers.ended_error("no answer from process 1"))
     with pytest.raises(ValueError, match="Gloo"):
         train(None)
