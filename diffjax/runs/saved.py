@@ -51,8 +51,10 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / "config.json"
     config = read_json(path, "--workdir must be a folder that `diffjax train` has written")
-    for folder in config.get("imports") or ():
-        add_import_folder(folder)
+    imports = config.get("imports")
+    for folder in imports if isinstance(imports, list) else ():  # `resolve` reports another type
+        if isinstance(folder, str):
+            add_import_folder(folder)
     try:
         return resolve.resolve(upgrade.upgrade(config))
     except UserError as error:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from diffjax.errors import UserError
+from diffjax.fields import shown
 from diffjax.runs.resolve import flatten
 from diffjax.tasks.base import TASKS
 
@@ -49,21 +51,32 @@ RENAMED = {
 _VALUES = {("data.resize", "resize"): "cover"}
 """(field, old value) → new value."""
 
+_SECTIONS = sorted({name.partition(".")[0] for name in RENAMED.values()} | {"model", "task"})
+"""The sections that get fields."""
+
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a nested config with the new names; a config that has them already is returned unchanged."""
+    """Returns a nested config with the new names; a config that has them already is returned unchanged.
+
+    Raises:
+      UserError: a section of an old config that is not a mapping.
+    """
     flat = flatten(config)
     if not _is_old(flat):
         return dict(config)
+    for section in _SECTIONS:
+        if not isinstance(config.get(section, {}), Mapping):
+            raise UserError(f"config.{section}: {shown(config[section])} must be a section of fields")
     flat = {RENAMED.get(name, name): value for name, value in flat.items()}
     flat = {name: _VALUES.get((name, value), value) if _hashable(value) else value for name, value in flat.items()}
-    flat.setdefault("task.name", "generation")
     # Old configs have every field; None or an empty string stands for a default.
     optional = ("optimizer.grad_clip_norm",)
     flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
-    # They also have the options of all tasks.
-    kept = {"task.name", *(f"task.{option}" for option in TASKS[flat["task.name"]].OPTIONS)}
-    flat = {name: value for name, value in flat.items() if name in kept or not name.startswith("task.")}
+    flat.setdefault("task.name", "generation")
+    # They also have the options of all tasks. An unknown task is left for `resolve` to report.
+    if flat["task.name"] in TASKS:
+        kept = {"task.name", *(f"task.{option}" for option in TASKS[flat["task.name"]].OPTIONS)}
+        flat = {name: value for name, value in flat.items() if name in kept or not name.startswith("task.")}
     flat.pop("model.out_channels", None)
     # Old configs do not name the network, which is always the UNet.
     flat.setdefault("model.name", "unet")

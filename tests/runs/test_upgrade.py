@@ -7,6 +7,7 @@ its step 6, with the EMA parameters of step 12 and guided samples of them as `ex
 
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from diffjax import runs
+from diffjax.errors import UserError
 from diffjax.runs import config_files, resolve, saved
 from diffjax.runs.train import train
 from diffjax.runs.upgrade import RENAMED, upgrade
@@ -87,3 +89,29 @@ def test_what_is_learned_cannot_change(workdir, tmp_path):
     config = resolve.override(saved.load(workdir), {"optimizer.learning_rate": 1.0})
     with pytest.raises(Exception, match=r"config.optimizer.learning_rate is 1.0 but was 0.002"):
         train(config, tmp_path / "copy", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": {"name": "gen"}}, r"config.task.name: 'gen' must be one of 'deblurring'"),
+        ({"task": {"name": ["x"]}}, r"config.task.name: \['x'\] must be one of"),
+        ({"task": "x"}, "config.task: 'x' must be a section"),
+        ({"model": 3}, "config.model: 3 must be a section"),
+        ({"sample": [3]}, r"config.sample: \[3\] must be a section"),
+        ({"imports": 5}, "config.imports: 5 must be a tuple of strings"),
+        ({"imports": [5]}, r"config.imports: \[5\] must be a tuple of strings"),
+    ],
+)
+def test_a_damaged_config_of_then_gets_one_line(workdir, changes, message):
+    file = workdir / "config.json"
+    path_before = list(sys.path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(UserError, match=rf"config.json: {message}"):
+        saved.load(workdir)
+    assert sys.path == path_before
+
+
+def test_a_task_without_a_name_was_generation(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    assert upgrade(config | {"task": {"name": None}})["task"] == {"name": "generation"}
