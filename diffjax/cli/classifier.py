@@ -29,12 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """Trains the classifier, tests it, and writes it."""
     launch.start()
     config = options.config(args)
-    if args.out.suffix != ".safetensors":
-        raise UserError(f"--out={args.out} must end in .safetensors")
+    options.output_file(args.out, ".safetensors")
     seen = build.images(config)
     others = build.images(options.data(args, config)) if args.data else seen._replace(source=seen.held_out)
-    with writing(args.out):
-        args.out.parent.mkdir(parents=True, exist_ok=True)
     images, labels = real_images.read(seen.source, seen.prepare, len(seen.source))
     if NO_LABEL in labels:
         raise UserError(

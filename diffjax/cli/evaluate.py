@@ -69,10 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Samples or reads images, measures them, and writes the record."""
     launch.start()
+    out = args.out or (args.workdir and args.workdir / "evaluation.json")
+    if out is not None:
+        options.output_file(out)
     record = _of_workdir(args) if args.workdir else _of_images(args)
     print(records.markdown([records.from_record({key: record[key] for key in ("figures", "protocol")})]))
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    out = args.out or (args.workdir and args.workdir / "evaluation.json")
     print(text if out is None else out)
     if out is not None:
         with writing(out):

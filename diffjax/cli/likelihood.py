@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures the likelihood, writes the figures and prints them."""
     launch.start()
+    out = options.output_file(args.out or args.workdir / "likelihood.json")
     text = json.dumps(_measure(args, saved.load(args.workdir)), indent=2, ensure_ascii=False)
-    out = args.out or args.workdir / "likelihood.json"
     with writing(out):
         write(out, text + "\n")
     print(text)

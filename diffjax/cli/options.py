@@ -9,6 +9,7 @@
 
 import argparse
 import ast
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,43 @@ def literals(flag: str, text: str) -> dict[str, Any]:
       UserError: as `assignments`.
     """
     return {field: _literal(value) for field, value in assignments(flag, text).items()}
+
+
+def output_file(path: Path, suffix: str = "") -> Path:
+    """Returns `path`, the value of `--out`, after it is checked that a file can be written there; writes nothing.
+
+    Raises:
+      UserError: a path that does not end in `suffix`, an existing folder, or no place to write to.
+    """
+    if not path.name.endswith(suffix):
+        raise UserError(f"--out={path} must end in {suffix}")
+    if path.is_dir():
+        raise UserError(f"--out={path} must be a file; it is a folder")
+    _check_writable(path.parent)
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Returns `path`, the value of `--out`, after it is checked that a folder can be written there; writes nothing.
+
+    Raises:
+      UserError: an existing file, or no place to write to.
+    """
+    _check_writable(path)
+    return path
+
+
+def _check_writable(folder: Path) -> None:
+    """Checks that a folder, or the nearest existing one above it, can be written to.
+
+    Raises:
+      UserError: it cannot.
+    """
+    found = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
+    if not found.is_dir():
+        raise UserError(f"cannot write to {folder}: {found} is not a folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {folder}: permission denied")
 
 
 def positive(text: str) -> int:

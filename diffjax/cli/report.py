@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_workdir(source, required=False)
     source.add_argument("--sweep", type=Path, help="a folder that `diffjax ablate` has written")
     parser.add_argument(
-        "--out", type=Path, help="the page (default: report.html in the folder); pictures go to the folder of that name"
+        "--out",
+        type=Path,
+        help="the .html page (default: report.html in the folder); pictures go to a folder of its name",
     )
     run = parser.add_argument_group("run", "for --workdir alone")
     run.add_argument("--num", type=options.positive, default=64, help="samples in the grid (default: 64)")
@@ -62,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Samples, and writes the page."""
     launch.start()
-    out = args.out or (args.workdir or args.sweep) / "report.html"
+    out = options.output_file(args.out or (args.workdir or args.sweep) / "report.html", ".html")
     with writing(out):
-        text = _of_workdir(args, out.with_suffix("")) if args.workdir else _of_sweep(args)
+        text = _of_workdir(args, options.output_folder(out.with_suffix(""))) if args.workdir else _of_sweep(args)
         print(write(out, text))
 
 

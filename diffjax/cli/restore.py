@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: a workdir without a run that restores images, an invalid value, or images that do not fit.
     """
     launch.start()
+    out = options.output_folder(args.out or args.workdir / "restored")
     with naming("--best"):
         registry.find(args.best)
     network = restore.load(args.workdir)
@@ -120,7 +121,6 @@ def run(args: argparse.Namespace) -> None:
     if searched:
         print(f"best {args.best}: --sample {schedule_search.best({row: figures[row] for row in searched}, args.best)}")
 
-    out = args.out or args.workdir / "restored"
     with writing(out):
         degradations = [pair.record and pair.record._asdict() for pair in pairs]
         saved = {"rows": [records.record(*row) for row in rows], "degradations": degradations}

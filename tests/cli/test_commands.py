@@ -217,6 +217,11 @@ def test_likelihood(workdir, command, capsys, tmp_path):
             ["--extractor", "none.pth"],
             "error: none.pth does not exist: get the weights of FID's Inception from https.*sha256",
         ),
+        # The place of the output is checked before the run is read.
+        ("sample", ["--out", "/dev/null"], "error: cannot write /dev/null/parts: Not a directory"),
+        ("evaluate", ["--out", "/dev", "--workdir", "nowhere"], "error: --out=/dev must be a file; it is a folder"),
+        ("evaluate", ["--out", "/dev/null/x.json", "--workdir", "nowhere"], "error: cannot write to /dev/null: /dev/"),
+        ("likelihood", ["--out", "/dev", "--workdir", "nowhere"], "error: --out=/dev must be a file; it is a folder"),
         ("likelihood", ["--num", 1], "error: --num=1 must be within 2 … 359, the number of images"),
         ("likelihood", ["--num", 360], "error: --num=360 must be within 2 … 359, the number of images"),
         ("likelihood", ["--variance", "learned_range"], "error: --variance=learned_range needs a network"),

@@ -195,3 +195,23 @@ def test_data_flags(changed):
     assert changed("--data", "holdout=0.1", data__holdout=0.2).data.holdout == 0.1
     with pytest.raises(UserError, match="config.data.classses: .*; nearest: config.data.classes"):
         changed("--data", "classses=3")
+
+
+def test_the_place_of_an_output(tmp_path):
+    new = tmp_path / "new" / "page.html"
+    assert options.output_file(new, ".html") == new
+    assert options.output_folder(new.parent) == new.parent
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(UserError, match=r"^cannot write to \S+: \S+/file is not a folder$"):
+            options.output_folder(path)
+    assert options.output_file(tmp_path / "file") == tmp_path / "file"
+    with pytest.raises(UserError, match=r"^--out=\S+ must be a file; it is a folder$"):
+        options.output_file(tmp_path)
+
+
+def test_a_place_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(options.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=r"^cannot write to \S+/new: permission denied$"):
+        options.output_file(tmp_path / "new" / "x.json")

@@ -137,6 +137,8 @@ def test_the_highest_precision_is_bold(command, tmp_path):
         (["--sweep", "nowhere"], "error: nowhere is not the folder of a sweep"),
         (["--sweep", "nowhere", "--eta", 1], "error: --eta goes with --workdir"),
         (["--workdir", "nowhere"], "error: nowhere/config.json does not exist"),
+        (["--workdir", "nowhere", "--out", "page"], "error: --out=page must end in .html"),
+        (["--workdir", "nowhere", "--out", "/dev/null/x.html"], "error: cannot write to /dev/null: /dev/null is not a"),
         (["--frames", 1], "error: frames=1 must be ≥ 2"),
         (["--steps", 0], "error: config.sample.num_steps: 0 must be"),
         (["--extractor", "x"], "error: extractor='x' must be"),
@@ -145,7 +147,7 @@ def test_the_highest_precision_is_bold(command, tmp_path):
 def test_bad_flags_are_one_line(workdir, command, tmp_path, flags, words):
     given = flags if flags[0] in ("--sweep", "--workdir") else ["--workdir", workdir, *flags]
     with pytest.raises(SystemExit) as caught:
-        command("report", *given, "--out", tmp_path / "x.html")
+        command("report", "--out", tmp_path / "x.html", *given)
     (line,) = caught.value.code.splitlines()
     assert line.startswith(words)
     assert not list(tmp_path.iterdir())

@@ -193,6 +193,7 @@ def test_a_run_that_generates(untrained, command):
         (["--sample", "num_steps"], "--sample num_steps: 'num_steps' must be FIELD=VALUE"),
         (["--sample", "num_steps=0"], "config.sample.num_steps: 0 must be a whole number ≥ 1"),
         (["--data", "imagez=x"], "config.data.imagez: "),
+        (["--out", "/dev/null/x"], "error: cannot write to /dev/null/x: /dev/null is not a folder"),
         (["--num", 100_000], "num=100000 must be ≤ 359, the number of images"),
         (["--search", 1], "--search: num_steps=1 must be ≥ 2"),
         (["--best", "beauty"], "--best: 'beauty' "),
