@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -54,8 +55,10 @@ def num_classes(network: Network) -> int | None:
     return getattr(network, "num_classes", None)
 
 
-def init_params(network: Network, image_shape: tuple[int, ...], key: jax.Array, *, image_channels: int = 0) -> Any:
+def init_params(network: Network, image_shape: Sequence[int], key: jax.Array, *, image_channels: int = 0) -> Any:
     """Initialises the parameters of a network: float32, or wider for a network that computes in a wider type.
+
+    It runs as one compiled program. `jax.eval_shape` of it returns shapes alone, and traces each network once.
 
     Args:
       network: the network.
@@ -63,6 +66,12 @@ def init_params(network: Network, image_shape: tuple[int, ...], key: jax.Array, 
       key: a random key.
       image_channels: the channels of the condition image; 0 for a network that is not conditioned on an image.
     """
+    # A network whose fields cannot be hashed (lists, arrays) cannot be an argument of a compiled function.
+    init = _compiled_init if _is_hashable(network) else _init
+    return init(network, _fields_text(network), tuple(image_shape), image_channels, key)
+
+
+def _init(network: Network, fields: str, image_shape: tuple[int, ...], image_channels: int, key: jax.Array) -> Any:
     zero = jnp.zeros((1,), jnp.int32)
     condition = {} if num_classes(network) is None else {"label": zero}
     if image_channels:
@@ -72,9 +81,30 @@ def init_params(network: Network, image_shape: tuple[int, ...], key: jax.Array, 
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, dtype)), params)
 
 
+_compiled_init = jax.jit(_init, static_argnums=(0, 1, 2, 3))
+
+
+def _fields_text(network: Network) -> str:
+    """The fields as text: networks with the fields 2, 2.0 and True are equal, but one may be valid and another not."""
+    return repr([getattr(network, name) for name in _field_names(network)])
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def count_params(shapes: Any) -> int:
     """Returns the number of scalar parameters in a pytree of arrays, or of their shapes (`jax.eval_shape`)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def _field_names(network: Any) -> dict[str, Any]:
+    """The names and defaults of a network's own fields, without those of every Linen module."""
+    return {field.name: field.default for field in dataclasses.fields(network) if field.name not in ("parent", "name")}
 
 
 def short_repr(network: Any) -> str:
@@ -82,8 +112,8 @@ def short_repr(network: Any) -> str:
 
     The networks use it as their `__repr__`, because Linen's own lists every submodule.
     """
-    fields = [field for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
-    texts = {field.name: (_text(field.name, getattr(network, field.name)), field.default) for field in fields}
+    names = _field_names(network)
+    texts = {name: (_text(name, getattr(network, name)), default) for name, default in names.items()}
     changed = [f"{name}={text}" for name, (text, default) in texts.items() if text != _text(name, default)]
     return f"{type(network).__name__}({', '.join(changed)})"
 
