@@ -47,7 +47,7 @@ def keys_of(key: jax.Array, count: int) -> jax.Array:
         raise ValueError(f"key={key!r} must be a typed key, as made by jax.random.key")
     if key.shape not in ((), (count,)):
         raise ValueError(f"key of shape {key.shape} must be one key, or one for each of the {count} samples")
-    return _children(key, np.arange(count, dtype=np.uint32)) if key.ndim == 0 else key
+    return _children(key, jax.device_put(np.arange(count, dtype=np.uint32))) if key.ndim == 0 else key
 
 
 @jax.jit

@@ -44,6 +44,7 @@ def sample(
     key: jax.Array | None = None,
     *,
     clip: Clip = None,
+    first_row: int | jax.Array = 0,
     progress: bool | str = False,
     debug: bool = False,
 ) -> jax.Array:
@@ -56,8 +57,10 @@ def sample(
       predict: `predict(x, t) → ε̂ or Prediction`; a pytree (see above), or a plain function.
       x: `[B, …]` float32 or float64; narrower floats are widened to float32.
       key: typed keys `[B]`, or one key (then sample n uses `fold_in(key, n)`), or None if the sampler adds no noise.
-        Row i of sample n uses `fold_in(key_n, i)`, so that noise does not depend on the batch.
+        Row i of sample n uses `fold_in(key_n, first_row + i)`, so that noise does not depend on the batch.
       clip: x̂0 is clipped to [-clip, clip], or transformed by a function (`thresholds`); None leaves it unchanged.
+      first_row: for a table that is a part of a longer one, the number of its first row there. With the same keys in
+        each call, a run in parts is bit-equal to the whole; without it, each part would draw the noise of row 0 again.
       progress: shows a progress bar, updated between equal chunks of rows; a string is its label.
       debug: stops at the first row whose result is not finite.
 
@@ -66,11 +69,13 @@ def sample(
 
     Raises:
       ValueError: no key for a sampler that adds noise, another number of keys than samples, a network output of another
-        shape than `x`, or a sampler of learned variance with a network that predicts none.
+        shape than `x`, a sampler of learned variance with a network that predicts none, a negative `first_row`, or a
+        part of a multistep table that needs the x̂0 or ε̂ of rows before it.
       FloatingPointError: with `debug`, a result that is not finite; the message names chunk, row and timestep.
     """
     sampler, predict, x, keys = _checked(sampler, predict, x, key)
-    return _run(sampler, predict, _Carry.start(sampler, x), keys, as_clip(clip), progress=progress, debug=debug).x
+    carry = _Carry.start(sampler, x, first_row=_checked_row(first_row))
+    return _run(sampler, predict, carry, keys, as_clip(clip), progress=progress, debug=debug).x
 
 
 def sample_trajectory(
@@ -113,8 +118,8 @@ def sample_trajectory(
         x0_last, _, _ = jax.jit(_predict)(predict, jax.tree.map(lambda column: column[0], row), x_last, clip)
     return Trajectory(
         t=grid[np.append(kept, len(grid) - 1)],
-        x=jnp.concatenate([carry.frames.x[:-1], x_last[None]]),
-        x0=jnp.concatenate([carry.frames.x0[:-1], x0_last[None]]),
+        x=_append(carry.frames.x, x_last),
+        x0=_append(carry.frames.x0, x0_last),
     )
 
 
@@ -167,6 +172,11 @@ def sample_many(
         yield start, x[: num - start]
 
 
+def _append(frames: jax.Array, last: jax.Array) -> jax.Array:
+    """Returns kept frames, without the last slot, and one more."""
+    return jnp.concatenate([jax.lax.slice_in_dim(frames, 0, -1), last[None]])
+
+
 class _Frames(NamedTuple):
     """Kept frames `[K + 1, B, …]`; frames that are not kept are written to the last slot."""
 
@@ -184,13 +194,16 @@ class _Carry(NamedTuple):
     frames: _Frames | None
 
     @classmethod
-    def start(cls, sampler: Sampler, x: jax.Array, num_frames: int | None = None) -> "_Carry":
+    def start(
+        cls, sampler: Sampler, x: jax.Array, num_frames: int | None = None, first_row: int | jax.Array = 0
+    ) -> "_Carry":
         def zeros(count):
-            return jnp.zeros((count, *x.shape), x.dtype)
+            # Unlike jnp.zeros, this transfers explicitly, which jax.transfer_guard("disallow") allows.
+            return jnp.broadcast_to(jax.device_put(np.zeros((), x.dtype)), (count, *x.shape))
 
         return cls(
             x=x,
-            row=jnp.int32(0),
+            row=first_row if isinstance(first_row, jax.Array) else jax.device_put(np.int32(first_row)),
             x0_history=zeros(np.shape(sampler.x0_history)[-1]),
             eps_history=zeros(np.shape(sampler.eps_history)[-1]),
             frames=None if num_frames is None else _Frames(zeros(num_frames + 1), zeros(num_frames + 1)),
@@ -198,8 +211,12 @@ class _Carry(NamedTuple):
 
 
 def _run(sampler, predict, carry, keys, clip, slots=None, *, progress=False, debug=False) -> _Carry:
-    """Runs the table in one dispatch, or in equal chunks if the host reports or checks in between."""
+    """Runs the table in one dispatch, or in equal chunks if the host reports or checks in between.
+
+    What a program takes is put on the device explicitly, so that it runs under `jax.transfer_guard("disallow")`.
+    """
     if not progress and not debug:
+        sampler, slots, clip = jax.device_put((sampler, slots, clip))
         return _scan(sampler, slots, predict, carry, keys, clip)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((sampler, carry))):
         raise ValueError("progress and debug need the host between chunks of rows: use neither inside jit or vmap")
@@ -209,14 +226,14 @@ def _run(sampler, predict, carry, keys, clip, slots=None, *, progress=False, deb
     sampler = jax.tree.map(lambda *parts: np.concatenate(parts), sampler, _idle(sampler, padding))
     if slots is not None:
         slots = np.append(slots, np.full(padding, len(carry.frames.x) - 1, np.int32))
-    carry = _beside(carry, (predict, keys))
+    carry, clip = _beside(carry, (predict, keys)), jax.device_put(clip)
     description = progress if isinstance(progress, str) else "sampling"
     with tqdm(total=rows, desc=description, unit="row", disable=not progress) as bar:
         for start in range(0, rows, length):
             chunk = slice(start, start + length)
             before = carry
-            columns, chunk_slots = jax.tree.map(lambda column: column[chunk], (sampler, slots))  # noqa: B023
-            carry = jax.block_until_ready(_scan(columns, chunk_slots, predict, before, keys, clip))
+            columns = jax.device_put((sampler[chunk], slots if slots is None else slots[chunk]))
+            carry = jax.block_until_ready(_scan(*columns, predict, before, keys, clip))
             if debug and not np.all(np.isfinite(carry.x)):
                 _raise_at_first_bad_row(sampler, chunk, predict, before, keys, clip)
             bar.update(min(length, rows - start))
@@ -310,6 +327,11 @@ def _checked(sampler: Sampler, predict: Predict, x: jax.Array, key: jax.Array | 
         sampler = jax.tree.map(np.asarray, sampler)
         if key is None and sampler.is_stochastic:
             raise ValueError("this sampler adds noise: pass key, one typed key or one for each sample")
+        if row := _first_row_without_history(sampler):
+            raise ValueError(
+                f"row {row - 1} of this table uses the network's output of rows before the first: a part of a "
+                "multistep table cannot be run by itself"
+            )
         if np.any(sampler.signal == 0):
             t = jax.ShapeDtypeStruct(x.shape[:1], jnp.int32)
             if not isinstance(jax.eval_shape(predict, x, t), Prediction):
@@ -322,6 +344,23 @@ def _checked(sampler: Sampler, predict: Predict, x: jax.Array, key: jax.Array | 
     if key is not None:
         key = keys_of(key, len(x))
     return sampler, predict, x, key
+
+
+def _first_row_without_history(sampler: Sampler) -> int:
+    """Returns 1 + the number of the first row that uses outputs of rows before the table's first; 0 if none does."""
+    for history in (sampler.x0_history, sampler.eps_history):
+        for row in range(min(history.shape[-1], sampler.num_rows)):
+            if np.any(history[..., row, row:]):
+                return row + 1
+    return 0
+
+
+def _checked_row(first_row: int | jax.Array) -> int | jax.Array:
+    if isinstance(first_row, jax.Array):
+        return first_row
+    if isinstance(first_row, bool) or not isinstance(first_row, int | np.integer) or first_row < 0:
+        raise ValueError(f"first_row={first_row!r} must be a whole number ≥ 0")
+    return first_row
 
 
 def as_clip(clip: Clip) -> Clip:
@@ -364,8 +403,7 @@ def _idle(sampler: Sampler, count: int, signal=1.0, noise=0.0) -> Sampler:
 def _raise_at_first_bad_row(sampler, chunk, predict, carry, keys, clip):
     """Runs a chunk again, row by row, to name the first row whose result is not finite."""
     for row in range(chunk.start, chunk.stop):
-        columns = jax.tree.map(lambda column: column[row : row + 1], sampler)  # noqa: B023
-        carry = _scan(columns, None, predict, carry, keys, clip)
+        carry = _scan(jax.device_put(sampler[row : row + 1]), None, predict, carry, keys, clip)
         if not np.all(np.isfinite(carry.x)):
             raise FloatingPointError(
                 f"x is not finite after row {row} (chunk of rows {chunk.start} … {chunk.stop - 1}): step "

@@ -65,6 +65,16 @@ class Sampler:
         """Whether any row adds noise, so that a key is needed."""
         return bool(np.any(np.asarray(self.d) != 0))
 
+    def __getitem__(self, rows: slice) -> "Sampler":
+        """Returns the table of consecutive rows: `sampler[10:20]`; `sample` runs it with `first_row=10`.
+
+        Raises:
+          TypeError: an index that is not a slice of consecutive rows.
+        """
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise TypeError(f"a sampler takes a slice of consecutive rows, as in sampler[10:20], not {rows!r}")
+        return jax.tree.map(lambda column: column[rows], self)
+
     def __str__(self):
         names, columns = self._cells(np.arange(self.num_rows))
         return "\n".join("".join(f"{cell:>12}" for cell in line) for line in [names, *zip(*columns, strict=True)])

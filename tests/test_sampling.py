@@ -14,6 +14,7 @@ from diffjax import samplers, schedules, timesteps
 
 SCHEDULE = schedules.linear(100)
 SHAPE = (4, 4, 2)
+NOISY = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5), eta=1.0)
 
 
 def apply(params, x, t):
@@ -30,14 +31,14 @@ def start(count, seed=0):
 
 
 def random_table(rows, history, seed, log_var=False):
-    """A table that uses every column there is."""
+    """A table that uses every column there is, and of history what the rows before have left."""
     rng = np.random.default_rng(seed)
     base = samplers.ddim(SCHEDULE, timesteps.trailing(100, rows), eta=1.0)
     return dataclasses.replace(
         base,
         **{name: rng.uniform(0.1, 0.5, rows) for name in "abcd"},
-        x0_history=rng.normal(size=(rows, history)),
-        eps_history=rng.normal(size=(rows, max(history - 1, 0))),
+        x0_history=rng.normal(size=(rows, history)) * np.tri(rows, history, -1),
+        eps_history=rng.normal(size=(rows, max(history - 1, 0))) * np.tri(rows, max(history - 1, 0), -1),
         log_var=np.sort(rng.uniform(-3, 0, (rows, 2))) if log_var else None,
     )
 
@@ -96,6 +97,62 @@ def test_chunks_change_nothing(rows):
     whole = dj.sample(steps, network(), x, keys, clip=1.0)
     np.testing.assert_array_equal(dj.sample(steps, network(), x, keys, clip=1.0, progress=True), whole)
     np.testing.assert_array_equal(dj.sample(steps, network(), x, keys, clip=1.0, debug=True), whole)
+
+
+LEARNED = samplers.ddpm(SCHEDULE, timesteps.trailing(100, 12), variance="learned_range")
+
+
+@pytest.mark.parametrize("length", [1, 5, 11])
+@pytest.mark.parametrize(
+    ("table", "predict"),
+    [
+        (samplers.ddpm(SCHEDULE, timesteps.trailing(100, 12)), network()),
+        (samplers.ddim(SCHEDULE, timesteps.trailing(100, 12), eta=0.7), network()),
+        (LEARNED, variance_network),
+    ],
+    ids=["ddpm", "ddim", "learned"],
+)
+def test_a_run_in_parts_is_bit_equal_to_the_whole(table, predict, length):
+    keys, x = start(3)
+    whole = dj.sample(table, predict, x, keys, clip=1.0)
+    for row in range(0, table.num_rows, length):
+        x = dj.sample(table[row : row + length], predict, x, keys, clip=1.0, first_row=row)
+    np.testing.assert_array_equal(x, whole)
+
+
+def test_ones_own_loop_over_a_grid_draws_new_noise_at_each_step():
+    """Gaussian data of standard deviation 0.5, step by step: the noise of a step is independent of the others'."""
+    grid = timesteps.full(100)
+    keys = dj.sample_keys(0, 0, 2000)
+    x = dj.initial_noise(keys, (1,))
+
+    def exact(x, t):
+        alpha_bar = jnp.asarray(SCHEDULE.alpha_bars)[t][:, None]
+        return x * jnp.sqrt(1 - alpha_bar) / (1 - 0.75 * alpha_bar)
+
+    for i in range(len(grid) - 1):
+        x = dj.sample(samplers.ddpm(SCHEDULE, grid[i : i + 2]), exact, x, keys, first_row=i)
+    whole = dj.sample(samplers.ddpm(SCHEDULE, grid), exact, dj.initial_noise(keys, (1,)), keys)
+    np.testing.assert_allclose(x, whole, rtol=1e-4, atol=1e-5)
+    assert np.std(x) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_part_of_a_multistep_table_needs_the_rows_before_it():
+    table = samplers.dpm_solver_pp(SCHEDULE, timesteps.trailing(100, 8))
+    dj.sample(table[:5], network(), start(2)[1])
+    with pytest.raises(ValueError, match="row 0 of this table uses .* rows before the first"):
+        dj.sample(table[3:], network(), start(2)[1], first_row=3)
+    with pytest.raises(TypeError, match=r"a slice of consecutive rows, .* not 3"):
+        table[3]
+
+
+@pytest.mark.parametrize("options", [{}, {"clip": 1.0}, {"progress": True}, {"debug": True}, {"first_row": 3}])
+def test_nothing_is_transferred_implicitly(options):
+    keys, x = start(2)
+    predict = network()
+    with jax.transfer_guard("disallow"):
+        dj.sample(NOISY, predict, x, keys, **options)
+        dj.sample_trajectory(NOISY, predict, x, keys)
 
 
 @given(st.integers(1, 5000))
@@ -399,7 +456,6 @@ def test_clip_may_be_a_function(count_compilations):
     assert np.all(np.isfinite(dj.sample(steps, network(), x, clip=lambda x0: jnp.tanh(x0))))
 
 
-NOISY = samplers.ddim(SCHEDULE, timesteps.trailing(100, 5), eta=1.0)
 X = jnp.zeros((3, 2))
 
 
@@ -418,6 +474,8 @@ X = jnp.zeros((3, 2))
         (lambda: dj.sample_keys(0, -1, 2), "start=-1"),
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=-1.0), "clip=-1.0 must be > 0"),
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=float("nan")), "clip=nan"),
+        (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), first_row=-1), "first_row=-1 must be"),
+        (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), first_row=1.0), "first_row=1.0 must be"),
         (
             lambda: jax.vmap(lambda s: dj.sample(s, network(), X))(dj.stack([NOISY, NOISY])),
             "a traced sampler may add noise",
