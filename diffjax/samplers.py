@@ -166,7 +166,8 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
         x̄' = x̄_t + h·ε̂(x̄_t, t),     x̄_s = x̄_t + h·½(ε̂(x̄_t, t) + ε̂(x̄', s)),     h = σ̄_s - σ̄_t
 
     The second row starts from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1 make
-    2S - 1 network calls.
+    2S - 1 network calls. A step from a level of almost no signal, over which √ᾱ grows more than 20-fold, is Euler's
+    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1.
 
     Args:
       schedule: the noise schedule.
@@ -181,7 +182,7 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
     half = 0.5 * np.sqrt(levels.ab_s) * (_sigma_bar(levels.ab_s) - _sigma_bar(levels.ab_t))
     arrived = Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
     correct = one_call_a_step(arrived, a=1.0, c=half, eps_history=-half[:, None])
-    corrected = levels.s != -1
+    corrected = (levels.s != -1) & ~_leaves_noise(levels.ab_t, levels.ab_s)
     predict = dataclasses.replace(predict, lands=~corrected)
     return interleave([predict, correct], [np.ones(len(half), bool), corrected])
 
@@ -261,7 +262,9 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
         ε₁ = ε̂(x_t, t), ε₂ = ε̂(φ(x_t, ε₁, t→m), m), ε₃ = ε̂(φ(x_t, ε₂, t→m), m), ε₄ = ε̂(φ(x_t, ε₃, t→s), s)
         x_s = φ(x_t, (ε₁ + 2ε₂ + 2ε₃ + ε₄)/6, t→s)
 
-    The multistep method continues with ε₁. S steps make S + 9 network calls.
+    The multistep method continues with ε₁. S steps make S + 9 network calls. A step from a level of almost no signal,
+    over which √ᾱ grows more than 20-fold, is one step of DDIM, because c of φ would multiply the differences between
+    the four ε̂ by that factor: so begins a cosine schedule at T-1.
 
     Args:
       schedule: the noise schedule.
@@ -277,8 +280,10 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
         )
     width = 12
     t, s = levels.t[:3], levels.s[:3]
-    middle = (t + s) // 2
-    ab_t, ab_s, ab_m = levels.ab_t[:3], levels.ab_s[:3], schedule.alpha_bar_at(middle)
+    ab_t, ab_s = levels.ab_t[:3], levels.ab_s[:3]
+    single = _leaves_noise(ab_t, ab_s)
+    middle = np.where(single, s, (t + s) // 2)
+    ab_m = schedule.alpha_bar_at(middle)
     a_m, c_m = _transfer(ab_t, ab_m)
     a_s, c_s = _transfer(ab_t, ab_s)
 
@@ -293,7 +298,7 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
     at_end = Levels(s, s, ab_s, ab_s)
     no, yes = np.zeros(3, bool), np.ones(3, bool)
     runge_kutta = [
-        one_call_a_step(to_middle, a=a_m, c=c_m, num_eps_history=width, lands=no),
+        one_call_a_step(to_middle, a=a_m, c=c_m, num_eps_history=width, lands=single),
         one_call_a_step(at_middle, a=1.0, c=c_m, eps_history=history(-c_m), lands=no),
         one_call_a_step(to_end, a=a_s / a_m, c=c_s, eps_history=history(-a_s / a_m * c_m), lands=no),
         one_call_a_step(at_end, a=1.0, c=c_s / 6, eps_history=history(-4 * c_s / 6, 2 * c_s / 6, c_s / 6), lands=yes),
@@ -301,12 +306,13 @@ def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
     rest = Levels(*(column[3:] for column in levels))
     a, c = _transfer(rest.ab_t, rest.ab_s)
     weights = np.zeros((len(c), width))
+    # The row of each step's ε₁.
+    rows = np.append(0, np.cumsum(np.where(single, 1, 4)))
+    rows = np.append(rows, rows[-1] + np.arange(1, len(c)))
     for n in range(len(c)):
-        # The rows of the last three ε̂: ε₁ of a Runge-Kutta step is 4 rows before that of the next step.
-        rows = [back - 1 if back <= n else n + 4 * (back - n) - 1 for back in (1, 2, 3)]
-        weights[n, rows] = c[n] * _ADAMS_BASHFORTH[3, 1:]
+        weights[n, rows[n + 3] - rows[n : n + 3][::-1] - 1] = c[n] * _ADAMS_BASHFORTH[3, 1:]
     multistep = one_call_a_step(rest, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
-    first = interleave(runge_kutta, [yes] * 4)
+    first = interleave(runge_kutta, [yes, ~single, ~single, ~single])
     return jax.tree.map(lambda *columns: np.concatenate(columns), first, multistep)
 
 
@@ -332,6 +338,11 @@ def _transfer(ab_t: np.ndarray, ab_s: np.ndarray) -> tuple[np.ndarray, np.ndarra
     _check_signal(ab_t)
     a = np.sqrt(ab_s / ab_t)
     return a, np.sqrt(1.0 - ab_s) - a * np.sqrt(1.0 - ab_t)
+
+
+def _leaves_noise(ab_t: np.ndarray, ab_s: np.ndarray) -> np.ndarray:
+    """Returns which steps lead from almost pure noise to a level with over 20 times the signal √ᾱ, bool `[S]`."""
+    return np.sqrt(ab_s) > 20.0 * np.sqrt(ab_t)
 
 
 def _check_signal(alpha_bar: np.ndarray) -> None:

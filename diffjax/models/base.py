@@ -103,8 +103,9 @@ def count_params(shapes: Any) -> int:
 
 
 def _field_names(network: Any) -> dict[str, Any]:
-    """The names and defaults of a network's own fields, without those of every Linen module."""
-    return {field.name: field.default for field in dataclasses.fields(network) if field.name not in ("parent", "name")}
+    """The names and defaults of a network's own fields, without those of every Linen module; {} without fields."""
+    fields = dataclasses.fields(network) if dataclasses.is_dataclass(network) else ()
+    return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
 
 
 def short_repr(network: Any) -> str:
