@@ -109,6 +109,8 @@ def _check_same(found: ml_collections.ConfigDict, given: ml_collections.ConfigDi
         if before.get(field) != after.get(field) and not field.startswith(free)
     ]
     if different:
+        more = "train.steps" not in free and before.get("train.steps") != after.get("train.steps")
         raise UserError(
             f"{workdir} holds a run with another config: {'; '.join(different)}; give the same, or a new --workdir"
+            + (" (train.steps may change with config.optimizer.lr_schedule='constant' alone)" if more else "")
         )

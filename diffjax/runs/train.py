@@ -101,7 +101,7 @@ def train(
                     done = range(step - options.steps_per_call + 1, step + 1)
                     stop = preemption.reached(done) or step == options.steps
                     if stop or step % options.checkpoint_every == 0:
-                        reporter.flush()
+                        reporter.finish(step) if step == options.steps else reporter.flush()
                         checkpoints.save(current, feed.get_state())
                     if stop:
                         break

@@ -80,10 +80,17 @@ class Checkpoints:
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Saves under `state.step`; returns once the arrays are copied, while the files are still being written.
 
+        A state whose last step was skipped, or whose parameters or averages are not finite, is not saved, with a
+        warning: it must not take the place of a good one.
+
         Raises:
           UserError: this checkpoint, or the one before it, cannot be written.
         """
         parts = _parts(state)
+        if reason := _why_ruined(state):
+            if jax.process_index() == 0:
+                warnings.warn(f"no checkpoint of step {int(state.step)} is written: {reason}", stacklevel=2)
+            return
         args = {name: ocp.args.StandardSave(_everywhere(part)) for name, part in parts.items()}
         sums = {name: _checksum(part) for name, part in parts.items()} | {"position": _checksum_of_json(data_state)}
         args["data"] = ocp.args.JsonSave({"position": data_state, "checksums": sums})
@@ -96,6 +103,16 @@ class Checkpoints:
           UserError: it has.
         """
         self._call(self._check)
+
+    def set_aside_ruined(self, step: int) -> None:
+        """Moves the checkpoint of `step` to `workdir/damaged`, if there is one, and another one before it.
+
+        For a checkpoint from which no step could be taken: all steps after it have been skipped.
+        """
+        self._call(self._manager.wait_until_finished)
+        steps = self._manager.all_steps()
+        if step in steps and min(steps) < step:
+            self._set_aside([step])
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that can be read: (state, data position).
@@ -229,6 +246,20 @@ def _parts(state: TrainState) -> dict[str, Any]:
     averages = {_ema_name(decay): average for decay, average in state.ema_params.items()}
     rest = {name: getattr(state, name) for name in ("step", "opt_state", "key", "skipped", "history")}
     return {"params": state.params, **averages, "rest": rest}
+
+
+def _why_ruined(state: TrainState) -> str:
+    """Returns why a state is not worth saving; "" if it is."""
+    if int(state.skipped):
+        return "its last step was skipped"
+    if not _all_finite((state.params, state.ema_params)):
+        return "its parameters or their averages are not all finite"
+    return ""
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def _ema_name(decay: float) -> str:

@@ -50,7 +50,7 @@ class Reporter:
         self._window: list[dict[str, np.ndarray]] = []
         self._since: float | None = None
         self._timed_steps = 0
-        self._num_skipped = 0
+        self._num_skipped = self._in_a_row = 0
 
     def restart_clock(self) -> None:
         """Excludes the time since the last report from images/s."""
@@ -74,10 +74,9 @@ class Reporter:
         self._pending = None
         metrics = jax.device_get(metrics)
         if (skipped := int(np.max(metrics["skipped"]))) > self._options.max_nonfinite_steps:
-            raise UserError(
-                f"loss or gradient of {skipped} steps in a row, up to step {step}, are not finite "
-                f"(config.train.max_nonfinite_steps is {self._options.max_nonfinite_steps}); the last checkpoint is "
-                f"that of step {self._checkpoints.latest_step} (try a lower config.optimizer.learning_rate)"
+            last = step - len(metrics["skipped"]) + 1 + int(np.argmax(metrics["skipped"]))
+            raise self._not_finite(
+                skipped, last, f"config.train.max_nonfinite_steps is {self._options.max_nonfinite_steps}"
             )
         self._warn_of_skipped(step, metrics["skipped"])
         self._window.append(metrics)
@@ -88,6 +87,29 @@ class Reporter:
         self._bar.update(len(metrics["loss"]))
         if step % self._options.log_every == 0 or step == self._options.steps:
             self._report(step)
+
+    def finish(self, step: int) -> None:
+        """Reads the pending metrics of the last step, and tells how many steps were skipped in all.
+
+        Raises:
+          UserError: as `flush`; the last step was skipped, so that its state cannot be saved.
+        """
+        self.flush()
+        if self._in_a_row:
+            raise self._not_finite(self._in_a_row, step, "these are the last steps")
+        if self._num_skipped > 1:
+            warnings.warn(f"{self._num_skipped} steps were skipped in all", stacklevel=2)
+
+    def _not_finite(self, skipped: int, last: int, why: str) -> UserError:
+        """Returns the error for a training that ends in skipped steps, of which `last` is the last."""
+        # No step could be taken from the state before them: if that was saved, it is ruined.
+        self._checkpoints.set_aside_ruined(last - skipped)
+        good = self._checkpoints.latest_step
+        return UserError(
+            f"loss or gradient of {skipped} steps in a row, up to step {last}, are not finite ({why}); "
+            + ("there is no checkpoint" if good is None else f"the last checkpoint is that of step {good}")
+            + " (try a lower config.optimizer.learning_rate)"
+        )
 
     def _report(self, step: int) -> None:
         means = summarize(self._window)
@@ -108,3 +130,4 @@ class Reporter:
                 stacklevel=2,
             )
         self._num_skipped += int(np.sum(skipped > 0))
+        self._in_a_row = int(skipped[-1])

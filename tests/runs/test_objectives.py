@@ -65,7 +65,7 @@ def test_too_many_steps_that_are_not_finite(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(Generation, "loss", loss)
     words = (
         "loss or gradient of 3 steps in a row, up to step 3, are not finite "
-        r"\(config.train.max_nonfinite_steps is 2\); the last"
+        r"\(config.train.max_nonfinite_steps is 2\); there is no checkpoint"
     )
     with pytest.raises(UserError, match=words), pytest.warns(UserWarning, match="the step is skipped"):
         train(tiny_config(train__max_nonfinite_steps=2), tmp_path, progress=False)

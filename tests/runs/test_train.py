@@ -89,6 +89,41 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(train, tmp_pat
         assert checkpoints.latest_step == 4
 
 
+def test_a_checkpoint_from_which_no_step_could_be_taken_is_not_the_last_good_one(train, tmp_path):
+    """Steps 9, 10, … all fail: what step 8 made of the parameters was saved, and is ruined."""
+    with pytest.raises(
+        UserError, match=r"of 3 steps in a row, up to step 11, .* the last checkpoint is that of step 4"
+    ):
+        train(tmp_path, loss=lambda step: float("nan") if step > 8 else 0.5, train__max_nonfinite_steps=2)
+    assert (tmp_path / "damaged" / "8").is_dir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 4
+
+
+def test_the_only_checkpoint_is_never_set_aside(train, tmp_path):
+    with pytest.raises(UserError, match=r"up to step 5, .* the last checkpoint is that of step 4"):
+        train(tmp_path, loss=lambda step: float("nan") if step > 4 else 0.5, train__max_nonfinite_steps=0)
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_no_checkpoint_is_written_after_a_skipped_step(train, tmp_path):
+    with pytest.warns(UserWarning, match="no checkpoint of step 8 is written: its last step was skipped"):
+        train(tmp_path, loss=lambda step: float("nan") if step in (7, 8) else 0.5, train__max_to_keep=1)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 12
+
+
+def test_a_training_that_ends_in_skipped_steps_ends_with_an_error(train, tmp_path):
+    words = r"of 2 steps in a row, up to step 12, are not finite \(these are the last steps\); the last .* of step 8"
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, loss=lambda step: float("nan") if step > 10 else 0.5)
+
+
+def test_all_skipped_steps_are_counted_at_the_end(train, tmp_path):
+    with pytest.warns(UserWarning, match="^3 steps were skipped in all"):
+        train(tmp_path, loss=lambda step: float("nan") if step in (2, 6, 10) else 0.5)
+
+
 def test_a_few_steps_that_are_not_finite_are_skipped(train, tmp_path):
     with pytest.warns(UserWarning, match="the loss or gradient of step 5 is not finite: the step is skipped"):
         train(tmp_path, loss=lambda step: float("nan") if step in (5, 6) else 0.5, train__max_nonfinite_steps=2)

@@ -36,7 +36,7 @@ def assert_equal(a, b):
 
 def test_everything_comes_back_bit_equal(tmp_path):
     averages = {decay: {"w": jnp.full((30, 20), decay), "b": jnp.ones(2)} for decay in (0.9, 0.999)}
-    saved = make(1).replace(step=jnp.int32(7), skipped=jnp.int32(2), ema_params=averages)
+    saved = make(1).replace(step=jnp.int32(7), ema_params=averages)
     assert not has_checkpoint(tmp_path)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest_step is None
@@ -52,6 +52,23 @@ def test_everything_comes_back_bit_equal(tmp_path):
         for decay in (0.9, 0.999):
             assert_equal(checkpoints.restore_params(like, ema=decay), (7, averages[decay]))
         assert_equal(checkpoints.restore_params(like, ema=None), (7, saved.params))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state.replace(skipped=jnp.int32(1)), "its last step was skipped"),
+        (lambda state: state.replace(params=jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.params)), "its p"),
+        (lambda state: state.replace(ema_params=jax.tree.map(lambda leaf: leaf / 0, state.ema_params)), "its p"),
+    ],
+)
+def test_a_ruined_state_takes_no_good_ones_place(change, reason, tmp_path):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(make(1).replace(step=jnp.int32(1)), {})
+        with pytest.warns(UserWarning, match=f"no checkpoint of step 2 is written: {reason}"):
+            checkpoints.save(change(make(1).replace(step=jnp.int32(2))), {})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(make(1))[0].step == 1
 
 
 def test_the_newest_n_are_kept(tmp_path):
