@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffjax.errors import UserError
+
 
 def to_float(image: jax.Array) -> jax.Array:
     """Converts uint8 0 … 255 to float32 [-1, 1], on the device."""
@@ -12,5 +14,12 @@ def to_float(image: jax.Array) -> jax.Array:
 
 
 def to_uint8(x: ArrayLike) -> np.ndarray:
-    """Converts [-1, 1] to uint8 0 … 255 by rounding to nearest and clipping, on the host."""
-    return np.clip(np.round((np.asarray(x, np.float64) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    """Converts [-1, 1] to uint8 0 … 255 by rounding to nearest and clipping, on the host.
+
+    Raises:
+      UserError: values that are NaN or infinite.
+    """
+    x = np.asarray(x, np.float64)
+    if bad := np.count_nonzero(~np.isfinite(x)):
+        raise UserError(f"{bad} of the {x.size} values of these images are NaN or infinite: there is nothing to show")
+    return np.clip(np.round((x + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -172,6 +173,7 @@ class Run:
             progress=progress,
         )
         for start, x in batches:
+            self._check_finite(start, np.asarray(x))
             yield start, to_uint8(x)
 
     def labels(self, num: int, label: int | Sequence[int] | None = None) -> np.ndarray | None:
@@ -188,6 +190,15 @@ class Run:
             self.task.restore(self.params, self.sampling, None, None)
         how = self.sampling._replace(noise_scale=noise_scale, progress=progress)
         return lambda condition, keys: self.task.restore(self.params, how, condition, keys)
+
+    def _check_finite(self, start: int, x: np.ndarray) -> None:
+        bad = np.flatnonzero(~np.all(np.isfinite(x), axis=tuple(range(1, x.ndim))))
+        if bad.size:
+            why = "so are its parameters" if not _are_finite(self.params) else "its parameters are finite"
+            raise UserError(
+                f"sample {start + bad[0]} of {self.source or 'this network'} is not finite, like {bad.size} of "
+                f"{len(x)} in its batch; {why}"
+            )
 
     def __repr__(self) -> str:
         name = self.config.get("task", {}).get("name", "generation")
@@ -243,7 +254,13 @@ def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, 
     decay = check_decay(config, ema)
     with Checkpoints(workdir) as checkpoints:
         step, params = checkpoints.restore_params(build.params_shape(task), ema=decay)
+    if not _are_finite(params):
+        raise UserError(f"the parameters of {workdir} at step {step} are not all finite: train it again")
     return Run(config=config, task=task, params=params, step=step, ema=decay, source=str(Path(workdir)))
+
+
+def _are_finite(params: Any) -> bool:
+    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
 
 
 def check_decay(config: Mapping[str, Any], ema: float | bool | None) -> float | None:

@@ -107,8 +107,7 @@ def train(
                         break
                     if step % options.sample_every == 0 and first:
                         reporter.flush()
-                        picture = task.preview(_ema(config, current), how, examples(config, task, training.images))
-                        _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
+                        _preview(config, task, how, training.images, current, workdir, writer)
                         reporter.restart_clock()
                 if options.final_pictures and first and int(current.step) == options.steps > start:
                     bar.close()
@@ -205,6 +204,24 @@ def _sample_batch(config: ml_collections.ConfigDict):
 
 def _ema(config: ml_collections.ConfigDict, current: state.TrainState) -> Any:
     return current.ema_params[config.train.ema_decays[0]]
+
+
+def _preview(
+    config: ml_collections.ConfigDict,
+    task: Task,
+    how: Sampling,
+    images: build.Images,
+    current: state.TrainState,
+    workdir: Path,
+    writer: MetricWriter,
+) -> None:
+    step = int(current.step)
+    try:
+        picture = task.preview(_ema(config, current), how, examples(config, task, images))
+    except UserError as error:  # images that are not finite
+        warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
+        return
+    _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
 
 
 def _final_pictures(

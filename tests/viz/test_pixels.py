@@ -5,11 +5,14 @@ from PIL import Image
 
 from diffjax import viz
 from diffjax.data.pixels import to_uint8
+from diffjax.errors import UserError
 
 
 def test_to_uint8_rounds_and_clips():
     x = jnp.array([-1.5, -1.0, 0.0, 0.999, 1.0, 3.0, 2 * 100 / 255 - 1])
     assert to_uint8(x).tolist() == [0, 0, 128, 255, 255, 255, 100]
+    with pytest.raises(UserError, match="^2 of the 3 values of these images are NaN or infinite"):
+        to_uint8(np.array([0.0, np.nan, np.inf]))
 
 
 def test_grid_enlarges_without_blur_and_keeps_a_gap():
