@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -20,6 +21,8 @@ from diffjax.training import peers
 _HEARTBEAT_SECONDS = 30
 # How long a finished process waits for one that still makes pictures; a dead process is noticed sooner.
 _SHUTDOWN_SECONDS = 24 * 3600
+# Process 0 holds the service of the run, whose end aborts the others: those that fail too have this long to say so.
+_LAST_WORDS_SECONDS = 2.0
 # Each CPU device holds a copy of the training state; with more cores than this, operations are spread over the rest.
 _MOST_CPU_DEVICES = 8
 # How long CPU devices wait for one another. By default XLA ends the process after a minute, but a core that other work
@@ -107,6 +110,8 @@ def _end(message: str) -> None:
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    if jax.process_index() == 0:
+        time.sleep(_LAST_WORDS_SECONDS)
     os._exit(1)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.runs import build, resolve, run, saved
 from diffjax.tasks.base import InitialPart, Sampling, Task
-from diffjax.training import state, timestep_sampling
+from diffjax.training import peers, state, timestep_sampling
 from diffjax.training.checkpoints import Checkpoints, has_checkpoint
 from diffjax.training.lock import locked
 from diffjax.training.logging import MetricWriter, check_wandb
@@ -62,6 +63,7 @@ def train(
     how = build.sampling(config, task)
     training = build.training(config, task, len(devices))
     parts = initial_parts(task, workdir)
+    peers.check_agreement(_facts(config, training.images))
     options = config.train
     check_wandb(options.wandb)
     with Preemption() as preemption, locked(workdir):
@@ -129,6 +131,23 @@ def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images
         for n in range(min(_SHOWN, len(source)))
     ]
     return {name: np.stack([example[name] for example in made]) for name in ("image", "condition")}
+
+
+_OWN_FIELDS = ("imports", "data.path", "data.data_dir", "task.predictor_workdir")
+"""Fields that may differ between the processes of a run: each host may have its own copy of the data."""
+
+
+def _facts(config: ml_collections.ConfigDict, images: build.Images) -> dict[str, Any]:
+    """Returns what must be the same in all processes of a run: the config, and what identifies the training images."""
+    fields = {name: value for name, value in resolve.flatten(config).items() if name not in _OWN_FIELDS}
+    source = images.source
+    labels = data.subsets.known_labels(source)
+    return {f"config.{name}": value for name, value in fields.items()} | {
+        "the number of images": len(source),
+        "the checksum of the labels": None if labels is None else zlib.crc32(np.asarray(labels, np.int64).tobytes()),
+        "the checksum of the first image": zlib.crc32(np.ascontiguousarray(source[0]["image"])),
+        "the checksum of the last image": zlib.crc32(np.ascontiguousarray(source[len(source) - 1]["image"])),
+    }
 
 
 def _start(

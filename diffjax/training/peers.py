@@ -7,9 +7,10 @@ still has ended. JAX itself notices only after the heartbeat timeout, and then a
 import concurrent.futures
 import contextlib
 import itertools
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ from diffjax.errors import UserError
 _KEY = "diffjax/alive"
 _PERIOD = 1.0
 """Seconds between two increments of the counter."""
+_AGREEMENT_SECONDS = 600
+"""Seconds that a process waits for the others at the start: some may read their data more slowly."""
 _PATIENCE = 10.0
 """Seconds without an increment after which a process has ended; below the heartbeat timeout (`cli.launch.start`)."""
 
@@ -99,6 +102,44 @@ class Peers:
         except jax.errors.JaxRuntimeError:
             return {}
         return {int(key.rpartition("/")[2]): count for key, count in found}
+
+
+_calls = itertools.count()
+
+
+def check_agreement(facts: Mapping[str, Any]) -> None:
+    """Checks that all processes of a run were started with the same facts; does nothing for one process.
+
+    Every process makes this call, and waits until all others have made it.
+
+    Args:
+      facts: name → value; values are compared by their `repr`.
+
+    Raises:
+      UserError: in every process, the facts of a process that differ from those of process 0; or a process that has
+        not come within 10 minutes.
+    """
+    if jax.process_count() == 1:
+        return
+    client, call, milliseconds = distributed.global_state.client, next(_calls), 1000 * _AGREEMENT_SECONDS
+    own = json.dumps({name: repr(value) for name, value in facts.items()})
+    try:
+        client.key_value_set(f"diffjax/facts/{call}/{jax.process_index()}", own)
+        keys = [f"diffjax/facts/{call}/{number}" for number in range(jax.process_count())]
+        found = [json.loads(client.blocking_key_value_get(key, milliseconds)) for key in keys]
+        client.wait_at_barrier(f"diffjax/facts/{call}", milliseconds)
+    except jax.errors.JaxRuntimeError as error:
+        raise ended_error(str(error).splitlines()[0]) from error
+    for number, other in enumerate(found):
+        names = sorted(name for name in other.keys() | found[0].keys() if other.get(name) != found[0].get(name))
+        if names:
+            different = "; ".join(
+                f"{name} is {other.get(name)}, in process 0 it is {found[0].get(name)}" for name in names[:5]
+            )
+            raise UserError(
+                f"the processes of a run must be started with the same config and see the same data: in process "
+                f"{number}, {different}"
+            )
 
 
 def ended_error(reason: str) -> UserError:

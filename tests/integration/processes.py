@@ -78,12 +78,14 @@ class Process:
 
 
 def pair(config, workdir: Path, second: dict | None = None) -> list[Process]:
-    """Starts one run of two processes; `second` are options of the second one."""
+    """Starts one run of two processes; `second` are options of the second one, and "config" if it has another one."""
+    second = dict(second or {})
+    configs = [config, second.pop("config", config)]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     where = {"distributed": True, "coordinator": f"127.0.0.1:{port}", "num_processes": 2}
-    return [Process(config, workdir, process_id=n, **where, **(second or {} if n else {})) for n in range(2)]
+    return [Process(configs[n], workdir, process_id=n, **where, **(second if n else {})) for n in range(2)]
 
 
 def wait_until(condition, seconds: float = 300.0) -> bool:

@@ -137,6 +137,18 @@ def test_two_processes_are_one_run_and_end_together(tmp_path, make_config):
 
 
 @pytest.mark.slow
+def test_two_processes_with_other_configs_end_before_they_begin(tmp_path, make_config):
+    second = {"config": make_config(optimizer__learning_rate=0.5)}
+    first, second = pair(make_config(), tmp_path / "two", second)
+    with first, second:
+        assert first.wait() == second.wait() == 1, first.output + second.output
+        words = "in process 1, config.optimizer.learning_rate is 0.5, in process 0 it is "
+        assert len([line for line in first.output.splitlines() if words in line]) == 1
+        assert wait_until(lambda: words in second.output, 10), second.output
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0])
 def test_a_process_that_ends_while_a_checkpoint_is_written_is_named(tmp_path, make_config, seconds):
     first, second = pair(make_config(train__steps=2000), tmp_path / "two", {"killed": (1, seconds)})

@@ -1,5 +1,7 @@
 """Whether other processes are alive, with a coordination service in this process."""
 
+import itertools
+import json
 import threading
 
 import jax
@@ -17,8 +19,16 @@ class Service:
     def __init__(self):
         self.found, self.is_there = {}, True
 
-    def key_value_set(self, key, value, allow_overwrite):
+    def key_value_set(self, key, value, allow_overwrite=False):
         self.found[key] = value
+
+    def blocking_key_value_get(self, key, milliseconds):
+        if key not in self.found:
+            raise jax.errors.JaxRuntimeError(f"DEADLINE_EXCEEDED: no {key} in {milliseconds} ms")
+        return self.found[key]
+
+    def wait_at_barrier(self, name, milliseconds):
+        self.barrier = name
 
     def key_value_dir_get(self, folder):
         if not self.is_there:
@@ -36,6 +46,11 @@ def service(monkeypatch):
     monkeypatch.setattr(peers, "_PERIOD", 0.02)
     monkeypatch.setattr(peers, "_PATIENCE", 1.0)
     return service
+
+
+@pytest.fixture
+def first_call(monkeypatch):
+    monkeypatch.setattr(peers, "_calls", itertools.count())
 
 
 @pytest.fixture
@@ -125,3 +140,44 @@ def test_an_error_in_the_block_is_reported_as_the_loss_it_comes_from(tmp_path, m
         train(peers.ended_error("no answer from process 1"))
     with pytest.raises(ValueError, match="Gloo"):
         train(None)
+
+
+def facts_of(service, number, **changed):
+    facts = {"config.seed": "0", "the number of images": "7"} | {k.replace("_", " "): v for k, v in changed.items()}
+    service.found[f"diffjax/facts/0/{number}"] = json.dumps(facts)
+
+
+OURS = {"config.seed": 0, "the number of images": 7}
+
+
+@pytest.mark.usefixtures("first_call")
+def test_processes_with_the_same_facts_agree(service):
+    facts_of(service, 0)
+    facts_of(service, 2)
+    peers.check_agreement(OURS)
+    assert service.barrier == "diffjax/facts/0"
+
+
+@pytest.mark.usefixtures("first_call")
+@pytest.mark.parametrize("other", [0, 2])
+def test_every_process_names_the_one_that_differs(service, other):
+    facts_of(service, 0)
+    facts_of(service, 2)
+    facts_of(service, other, the_number_of_images="9")
+    numbers = {0: (1, 7, 9), 2: (2, 9, 7)}[other]
+    words = "in process {}, the number of images is {}, in process 0 it is {}".format(*numbers)
+    with pytest.raises(UserError, match=f"the same config and see the same data: {words}$"):
+        peers.check_agreement(OURS)
+
+
+@pytest.mark.usefixtures("first_call")
+def test_a_process_that_does_not_come(service):
+    facts_of(service, 0)
+    with pytest.raises(
+        UserError, match="another process of this run seems to have ended .*no diffjax/facts/0/2 in 600"
+    ):
+        peers.check_agreement(OURS)
+
+
+def test_one_process_agrees_with_itself():
+    peers.check_agreement(OURS)
