@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import sys
-import time
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -17,8 +17,10 @@ from absl import logging
 from diffjax.errors import UserError
 from diffjax.training import peers
 
-# A process counts as dead after this long without a heartbeat; the others then end too.
-_HEARTBEAT_SECONDS = 30
+# A process counts as dead after this long without a heartbeat; `training.peers` reports its end sooner, in one line.
+_HEARTBEAT_SECONDS = 60
+# How long a process waits at the start for the others.
+_JOIN_SECONDS = 300
 # How long a finished process waits for one that still makes pictures; a dead process is noticed sooner.
 _SHUTDOWN_SECONDS = 24 * 3600
 # Process 0 holds the service of the run, whose end aborts the others: those that fail too have this long to say so.
@@ -68,11 +70,16 @@ def start(
     if not distributed:
         use_cores(batch_size)
         return
+    # JAX would end the process with a dump of its stack.
+    late = threading.Timer(_JOIN_SECONDS, peers.exit_at_once, [_late(coordinator, num_processes)])
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
+            initialization_timeout=2 * _JOIN_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
@@ -82,6 +89,17 @@ def start(
             f"cannot join the other processes: {reason} (no cluster that JAX knows? then give --coordinator HOST:PORT "
             "--num-processes N --process-id I)"
         ) from error
+    finally:
+        late.cancel()
+
+
+def _late(coordinator: str | None, num_processes: int | None) -> str:
+    where = "" if coordinator is None else f" at {coordinator}"
+    count = "the other" if num_processes is None else f"all {num_processes}"
+    return (
+        f"error: {count} processes have not met{where} within {_JOIN_SECONDS} s: start each with the same coordinator, "
+        "which is process 0's address, and the same number of processes"
+    )
 
 
 @contextlib.contextmanager
@@ -107,12 +125,7 @@ def reporting():
 def _end(message: str) -> None:
     if jax.process_count() == 1:
         sys.exit(message)
-    print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if jax.process_index() == 0:
-        time.sleep(_LAST_WORDS_SECONDS)
-    os._exit(1)
+    peers.exit_at_once(message, wait=_LAST_WORDS_SECONDS if jax.process_index() == 0 else 0.0)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,11 @@ import concurrent.futures
 import contextlib
 import itertools
 import json
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +23,10 @@ from diffjax.errors import UserError
 _KEY = "diffjax/alive"
 _PERIOD = 1.0
 """Seconds between two increments of the counter."""
+_SILENCE = 20.0
+"""Seconds without an increment after which this process ends, if it waits for that one; below JAX's own timeout too."""
+_CLOSED = "closed"
+"""The counter of a process that has finished."""
 _AGREEMENT_SECONDS = 600
 """Seconds that a process waits for the others at the start: some may read their data more slowly."""
 _PATIENCE = 10.0
@@ -34,12 +40,14 @@ class Peers:
         self._others = set(range(jax.process_count())) - {jax.process_index()}
         self._lost: list[int] = []
         self._closed = threading.Event()
+        self._last_change: dict[int, tuple[str, float]] = {}
         if self._others:
             self._client = distributed.global_state.client
             threading.Thread(target=self._count, name="alive", daemon=True).start()
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def close(self) -> None:
-        """Stops incrementing the counter."""
+        """Stops incrementing the counter and watching the others', who are told that this process needs no more."""
         self._closed.set()
 
     @property
@@ -54,7 +62,7 @@ class Peers:
         """
         if self._others and not self._lost:
             self._lost = self._silent()
-        return ended_error(f"no answer from process {', '.join(map(str, self._lost))}") if self._lost else None
+        return ended_error(_no_answer(self._lost)) if self._lost else None
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Calls `function`, which may wait for other processes, and returns its result.
@@ -88,12 +96,34 @@ class Peers:
         return sorted(silent)
 
     def _count(self) -> None:
+        """Increments the own counter and notes when those of the others change."""
         key = f"{_KEY}/{jax.process_index()}"
         for number in itertools.count():
+            closed = self._closed.is_set()
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._client.key_value_set(key, str(number), allow_overwrite=True)
-            if self._closed.wait(_PERIOD):
+                self._client.key_value_set(key, _CLOSED if closed else str(number), allow_overwrite=True)
+            if closed:
                 return
+            for other, count in self._counts().items():
+                if other in self._others and self._last_change.get(other, ("",))[0] != count:
+                    self._last_change[other] = count, time.monotonic()
+            self._closed.wait(_PERIOD)
+
+    def _watch(self) -> None:
+        """Ends this process when another one has been silent for too long: it may wait for that one forever."""
+        before = time.monotonic()
+        while not self._closed.wait(_PERIOD):
+            now = time.monotonic()
+            if now - before > _SILENCE / 2:  # this process itself was stopped
+                self._last_change = {other: (count, now) for other, (count, _) in self._last_change.items()}
+            before = now
+            silent = [
+                other
+                for other, (count, since) in self._last_change.items()
+                if count != _CLOSED and now - since > _SILENCE
+            ]
+            if silent:
+                exit_at_once(f"error: {ended_error(_no_answer(silent))}")
 
     def _counts(self) -> dict[int, str]:
         """Returns the counters by process; empty if process 0, which holds them, has ended."""
@@ -102,6 +132,20 @@ class Peers:
         except jax.errors.JaxRuntimeError:
             return {}
         return {int(key.rpartition("/")[2]): count for key, count in found}
+
+
+def exit_at_once(message: str, *, wait: float = 0.0) -> None:
+    """Prints a message and ends the process with status 1, from any thread, without any clean-up.
+
+    Args:
+      message: a line for stderr.
+      wait: seconds between the two.
+    """
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(wait)
+    os._exit(1)
 
 
 _calls = itertools.count()
@@ -140,6 +184,10 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
                 f"the processes of a run must be started with the same config and see the same data: in process "
                 f"{number}, {different}"
             )
+
+
+def _no_answer(processes: Sequence[int]) -> str:
+    return f"no answer from process {', '.join(map(str, sorted(processes)))}"
 
 
 def ended_error(reason: str) -> UserError:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 
 import jax
 import pytest
@@ -69,6 +70,37 @@ def alive(service, monkeypatch):
     yield start
     for one in started:
         one.close()
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """The messages with which the process would have ended."""
+    messages = []
+    monkeypatch.setattr(peers, "_SILENCE", 0.5)
+    monkeypatch.setattr(peers, "exit_at_once", messages.append)
+    return messages
+
+
+def test_a_process_that_waits_for_a_silent_one_ends(alive, ended):
+    alive(2)
+    stop, ours = alive(0), peers.Peers()
+    time.sleep(1.0)
+    assert not ended
+    with pytest.MonkeyPatch.context() as patch:  # it is stopped, and cannot say that it has finished
+        patch.setattr(peers, "_CLOSED", "5")
+        stop()
+        time.sleep(1.0)
+    ours.close()
+    assert "(no answer from process 0); start them all again" in ended[0]
+
+
+def test_a_process_that_has_finished_may_be_silent(alive, ended):
+    alive(2)
+    stop, ours = alive(0), peers.Peers()
+    stop()
+    time.sleep(1.2)
+    ours.close()
+    assert not ended
 
 
 def test_one_process_has_no_peers():
