@@ -107,6 +107,9 @@ def _opened(path: str | os.PathLike) -> Iterator[Any]:
     except UnidentifiedImageError as error:
         content = describe_content(path) or "damaged, or not an image of a known format"
         raise ValueError(f"cannot read {path}: it is {content}") from error
+    except Image.DecompressionBombError as error:
+        limit = f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+        raise ValueError(f"cannot read {path}: it is larger than {limit}; make it smaller first") from error
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files

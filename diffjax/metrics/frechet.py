@@ -164,6 +164,8 @@ def load_statistics(path: str | os.PathLike) -> tuple[GaussianStatistics, dict[s
         raise UserError(str(error)) from error
     if missing := {"mu", "sigma"} - arrays.keys():
         raise UserError(f"{path} must hold mu and sigma; it holds {sorted(arrays)}, without {sorted(missing)}")
+    if any(arrays[key].dtype.kind not in "fiu" for key in ("mu", "sigma")):
+        raise UserError(f"{path}: mu and sigma must be numbers, not {arrays['mu'].dtype} and {arrays['sigma'].dtype}")
     mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
     if mean.ndim != 1 or covariance.shape != mean.shape * 2:
         raise UserError(f"{path}: mu must be [D] and sigma [D, D], not {mean.shape} and {covariance.shape}")

@@ -28,7 +28,7 @@ def read(source: data.Source, prepare: data.Prepare, num: int) -> tuple[np.ndarr
     """
     with naming("config.data"):
         items = [data.prepared(source[n], None, prepare, None) for n in range(num)]
-    return tuple(np.stack([item[name] for item in items]) for name in ("image", "label"))
+    return np.stack([item["image"] for item in items]), np.stack([item["label"] for item in items])
 
 
 def reconstruct(

@@ -117,5 +117,5 @@ def test_sizes_are_those_of_turned_images(tmp_path):
 def test_images_that_are_too_large(tmp_path, monkeypatch):
     write(tmp_path / "a.png", picture(0))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(UserError, match="^cannot read .*a.png: Image size"):
+    with pytest.raises(UserError, match="^cannot read .*a.png: it is larger than 20 pixels"):
         image_sets.find(tmp_path)
