@@ -1,9 +1,27 @@
-"""Writes files atomically: a process that is stopped while it writes leaves the file as it was before."""
+"""Writes files atomically, and reads npz files, whatever they hold, with errors of one line.
+
+A process that is stopped while it writes leaves the file as it was before.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+
+_CONTENTS = {
+    b"version https://git-lfs": "a git-LFS pointer in place of the file, which `git lfs pull` fetches",
+    b"\x93NUMPY": "a single array (.npy); np.savez(FILE, x_train=np.load(FILE)) makes an npz file of it",
+    b"\x80": "a pickle, which is not read: it could run any code",
+    b"\x1f\x8b": "a gzip file, which must be unpacked",
+    b"PK": "a zip file",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+}
+"""What a file is, by the bytes with which it begins, in lower case for letters."""
 
 
 @contextlib.contextmanager
@@ -35,3 +53,71 @@ def write(path: str | os.PathLike, content: str | bytes) -> Path:
     with atomic(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def describe_content(path: str | os.PathLike) -> str | None:
+    """Returns what a file is, from its first bytes ("a web page"); None if that is not known.
+
+    Raises:
+      OSError: a file that cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head:
+        return "empty"
+    heads = head, head.lstrip().lower()
+    return next((text for first, text in _CONTENTS.items() if any(each.startswith(first) for each in heads)), None)
+
+
+def read_npz(path: str | os.PathLike, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz file, by name. Pickled objects are never loaded.
+
+    Args:
+      path: the file.
+      names: the names of the arrays to read; None for all.
+
+    Raises:
+      ValueError: no such file, one that is damaged or no npz file, a name that it does not have, or an array of Python
+        objects.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"path={str(path)!r} must be an existing file")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"cannot read {path}, which is not an npz file: {_why_no_zip(path)}")
+        with np.load(path, allow_pickle=False) as archive:
+            found = list(archive.files)
+            for name in names or ():
+                if name not in found:
+                    raise ValueError(f"{name!r} is not in {path}; it has {', '.join(map(repr, found)) or 'no arrays'}")
+            return {name: _read_array(archive, name, path) for name in (found if names is None else names)}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def _why_no_zip(path: str | os.PathLike) -> str:
+    content = describe_content(path)
+    if content == _CONTENTS[b"PK"]:
+        return "its end is missing, as after a download or a copy that was stopped"
+    return "np.savez writes such files" if content is None else f"it is {content}"
+
+
+def _read_array(archive: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike) -> np.ndarray:
+    """Returns an array of an npz file.
+
+    Raises:
+      ValueError: an array that is damaged, or that holds Python objects.
+    """
+    try:
+        array = archive[name]
+    except (
+        ValueError, OSError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in text:
+            text = f"it holds Python objects; {name} = np.stack(list({name})) makes an array of images of one size"
+        raise ValueError(f"cannot read {name!r} of {path}: {text}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"cannot read {name!r} of {path}: it is not an array; np.savez writes npz files")
+    return array

@@ -1,3 +1,6 @@
+import zipfile
+
+import numpy as np
 import pytest
 
 from diffjax import files
@@ -25,3 +28,50 @@ def test_or_not_at_all(tmp_path):
         stopped()
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
     assert path.read_text() == "before"
+
+
+def test_arrays_of_an_npz_file(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.eye(2))
+    assert files.read_npz(tmp_path / "a.npz").keys() == {"x", "y"}
+    assert files.read_npz(tmp_path / "a.npz", ["x"])["x"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="^'z' is not in .*a.npz; it has 'x', 'y'$"):
+        files.read_npz(tmp_path / "a.npz", ["x", "z"])
+    with pytest.raises(ValueError, match="^path='.*' must be an existing file"):
+        files.read_npz(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"text", "np.savez writes such files"),
+        (b"\n<!DOCTYPE html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a git-LFS pointer .* `git lfs pull`"),
+        (b"\x80\x04\x95", "it is a pickle, which is not read"),
+        (b"\x93NUMPY\x01\x00", r"it is a single array \(.npy\); np.savez\("),
+        (b"\x1f\x8b\x08", "it is a gzip file"),
+    ],
+)
+def test_what_is_no_npz_file(tmp_path, content, words):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^cannot read .*a.npz, which is not an npz file: {words}"):
+        files.read_npz(tmp_path / "a.npz")
+
+
+def test_damaged_npz_files(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(1000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="^cannot read .*a.npz, which is not an npz file: its end is missing"):
+        files.read_npz(path)
+    path.write_bytes(whole[:500] + bytes(500) + whole[1000:])
+    with pytest.raises(ValueError, match="^cannot read 'x' of .*a.npz: "):
+        files.read_npz(path)
+    np.savez(path, x=np.array([np.zeros(2), np.zeros(3)], object))
+    with pytest.raises(ValueError, match=r"^cannot read 'x' of .*a.npz: it holds Python objects; x = np.stack\("):
+        files.read_npz(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", "text")
+    with pytest.raises(ValueError, match="^cannot read 'x' of .*a.npz: it is not an array"):
+        files.read_npz(path)

@@ -10,6 +10,8 @@ Prints its accuracy on the images held out by `config.data.holdout`, or on those
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from diffjax.cli import launch, options
 from diffjax.data import NO_LABEL
 from diffjax.errors import UserError, naming, writing
@@ -32,17 +34,29 @@ def run(args: argparse.Namespace) -> None:
     options.output_file(args.out, ".safetensors")
     seen = build.images(config)
     others = build.images(options.data(args, config)) if args.data else seen._replace(source=seen.held_out)
-    images, labels = real_images.read(seen.source, seen.prepare, len(seen.source))
-    if NO_LABEL in labels:
-        raise UserError(
-            f"config.data.source: {config.data.source!r} has images without a label; a classifier needs them"
-        )
+    images, labels = _read(seen)
+    tested, tested_labels = _read(others) if len(others.source) else (images[:0], labels[:0])
     with naming("config.data"):
         trained = classifier.train(images, labels, epochs=args.epochs, trained_on=config.data.source)
     with writing(args.out):
         classifier.save(args.out, trained)
     line = f"{args.out}: trained on {len(images)} images"
-    if count := len(others.source):
-        share = classifier.accuracy(trained, *real_images.read(others.source, others.prepare, count))
-        line += f"; accuracy {share:.4f} on {count} others"
+    if len(tested):
+        line += f"; accuracy {classifier.accuracy(trained, tested, tested_labels):.4f} on {len(tested)} others"
     print(line)
+
+
+def _read(images: build.Images) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all images, uint8 `[N, H, W, C]`, and their labels, int32 `[N]`.
+
+    Raises:
+      UserError: an image that cannot be read, or that has no label.
+    """
+    pixels, labels = real_images.read(images.source, images.prepare, len(images.source))
+    without = np.flatnonzero(labels == NO_LABEL)
+    if without.size:
+        raise UserError(
+            f"config.data.source: a classifier needs a label of every image, but {without.size} of {len(labels)} have "
+            f"none, such as image {without[0]}"
+        )
+    return pixels, labels

@@ -101,6 +101,7 @@ def _measure(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
     num = len(source) if args.num is None else args.num
     if not 2 <= num <= len(source):
         raise UserError(f"--num={num} must be within 2 … {len(source)}, the number of images")
+    build.check_labels(images, task)
     network = of_config(config, args.workdir, ema=options.parameters(args))
 
     given = network, *real_images.read(source, images.prepare, num)

@@ -20,12 +20,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from PIL import Image
 
 from diffjax import interop, viz
 from diffjax.cli import launch, options
+from diffjax.data.image_files import read_image
+from diffjax.data.images import convert_channels, scale
 from diffjax.data.pixels import to_float, to_uint8
-from diffjax.errors import UserError, read_json, writing
+from diffjax.errors import UserError, naming, read_json, writing
 from diffjax.files import atomic, write
 from diffjax.noise import sample_keys
 from diffjax.runs import resolve, saved
@@ -153,12 +154,9 @@ def _condition(path: Path | None, network: Run) -> np.ndarray | None:
     if path is None:
         return None
     height, width, channels = network.image_shape
-    try:
-        with Image.open(path) as picture:
-            picture = picture.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BICUBIC)
-    except OSError as error:
-        raise UserError(f"cannot read --image {path}: {error}") from error
-    return np.asarray(to_float(np.asarray(picture).reshape(network.image_shape)))
+    with naming("--image"):
+        image = convert_channels(read_image(path), channels)
+    return np.asarray(to_float(scale(image, (height, width), "bicubic")))
 
 
 def _labels(text: str) -> list[int]:

@@ -64,7 +64,7 @@ def prepare(
         result = _crop(cropped, shape, crop_rng)
     elif resize == "cover":
         result = _cover(cropped, shape, crop_rng, resample)
-    result = _convert_channels(result, shape[2])
+    result = convert_channels(result, shape[2])
     if result.shape != tuple(shape):
         raise ValueError(
             f"image_shape={tuple(shape)} does not match an image of shape {cropped.shape} with resize={resize!r}; "
@@ -95,6 +95,17 @@ def scale(
     # Pillow would read four channels as RGBA, so all but RGB are scaled one channel at a time.
     pictures = [image] if image.shape[2] == 3 else [np.ascontiguousarray(plane) for plane in np.moveaxis(image, 2, 0)]
     return np.dstack([Image.fromarray(picture).resize(size[::-1], resampling, box=box) for picture in pictures])
+
+
+def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Converts an image, uint8 `[H, W, C]`, between grey and RGB, if `channels` is 1 and C = 3 or vice versa."""
+    if (image.shape[2], channels) == (1, 3):
+        return np.repeat(image, 3, axis=2)
+    if (image.shape[2], channels) == (3, 1):
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    return image
 
 
 def is_whole_number(value: Any) -> bool:
@@ -155,13 +166,3 @@ def _cover(
     top, left = (n / 2 if rng is None else rng.uniform(0, n) for n in spare)
     box = left, top, min(left + width, image.shape[1]), min(top + height, image.shape[0])
     return scale(image, tuple(shape[:2]), resample, box)
-
-
-def _convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    if (image.shape[2], channels) == (1, 3):
-        return np.repeat(image, 3, axis=2)
-    if (image.shape[2], channels) == (3, 1):
-        from PIL import Image
-
-        return np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    return image

@@ -177,11 +177,20 @@ def prepared(
       rng: The random generator; None for no randomness.
       prepare: The function applied to the image; None keeps it as it is.
       degrade: The function that makes the condition of an example that has none; None for no condition.
+
+    Raises:
+      ValueError: An image that does not fit, whose file the message names, or a condition of another size.
     """
     prepare = prepare or (lambda image, rng: image)
     condition_rng = copy.deepcopy(rng)
-    result = {"image": prepare(example["image"], rng), "label": np.int32(example["label"])}
+    try:
+        result = {"image": prepare(example["image"], rng), "label": np.int32(example["label"])}
+    except ValueError as error:
+        raise ValueError(f"{error}; the image is {example['file']}" if "file" in example else str(error)) from error
     if "condition" in example:
+        shapes = example["image"].shape, example["condition"].shape
+        if shapes[0][:2] != shapes[1][:2]:
+            raise ValueError(f"an image of shape {shapes[0]} has a condition of another size, {shapes[1]}")
         result["condition"] = prepare(example["condition"], condition_rng)
     elif degrade is not None:
         result["condition"] = degrade(result["image"], rng)

@@ -7,6 +7,9 @@ from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
+from diffjax.data.arrays import check_images, check_labels
+from diffjax.data.image_files import find_images, read_image, read_shape
+from diffjax.files import read_npz
 from diffjax.registry import Registry
 
 SOURCES = Registry("source")
@@ -16,8 +19,6 @@ parameters of `metrics.digits_svm.extra_figures`: `diffjax evaluate` reports the
 NO_LABEL = -1
 """The label of an image without a label."""
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
 
 class Example(TypedDict):
     """One labelled image."""
@@ -26,11 +27,17 @@ class Example(TypedDict):
     """uint8 `[H, W, C]`."""
     label: int
     condition: NotRequired[np.ndarray]
-    """uint8 `[H, W, C]`: the degraded image, in sources of pairs."""
+    """uint8 `[H, W, C]`, as high and wide as the image: the degraded image, in sources of pairs."""
+    file: NotRequired[str]
+    """The path of the image, in sources of files; errors name it."""
 
 
 class Source(Protocol):
-    """Any object with a length and `source[i] → Example`; sizes may differ between images."""
+    """Any object with a length and `source[i] → Example`; sizes may differ between images.
+
+    It may have an attribute `labels`, int `[N]`, which lets all labels be checked before training without reading an
+    image, or else `num_classes`: its labels are 0 … num_classes - 1.
+    """
 
     def __len__(self) -> int: ...
 
@@ -42,25 +49,16 @@ class ArraySource:
 
     Args:
       images: uint8 `[N, H, W, C]`.
-      labels: int `[N]`; None gives each image `NO_LABEL`.
+      labels: int `[N]`, `NO_LABEL` or ≥ 0; None gives each image `NO_LABEL`.
 
     Raises:
       ValueError: another dtype or shape.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
-        labels = np.full(len(images), NO_LABEL) if labels is None else labels
-        if (
-            images.dtype != np.uint8
-            or images.ndim != 4
-            or labels.shape != images.shape[:1]
-            or labels.dtype.kind not in "iu"
-        ):
-            raise ValueError(
-                f"images must be uint8 [N, H, W, C] and labels whole numbers [N]; these are {images.dtype} "
-                f"{images.shape} and {labels.dtype} {labels.shape}"
-            )
-        self.images, self.labels = images, labels
+        check_images(images)
+        self.images, self.labels = images, np.full(len(images), NO_LABEL) if labels is None else labels
+        check_labels(self.labels, len(images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -109,18 +107,18 @@ def npz(path: str | os.PathLike, *, image_key: str = "x_train", label_key: str |
       label_key: the name of the labels in the file, int `[N]` or `[N, 1]`; None: no labels.
 
     Raises:
-      ValueError: a file or name that does not exist, or arrays of another dtype or shape.
+      ValueError: a file or name that does not exist, a damaged file, no images, or arrays of another dtype or shape.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"path={str(path)!r} must be an existing file")
-    with np.load(path) as archive:
-        for name in filter(None, (image_key, label_key)):
-            if name not in archive:
-                raise ValueError(f"{name!r} is not in {path}; it has {', '.join(map(repr, archive.files))}")
-        pixels, numbers = archive[image_key], None if label_key is None else archive[label_key]
-    if numbers is not None and numbers.ndim == 2:
-        numbers = numbers.squeeze(1)
-    return ArraySource(pixels[..., None] if pixels.ndim == 3 else pixels, numbers)
+    arrays = read_npz(path, [image_key] if label_key is None else [image_key, label_key])
+    images, labels = arrays[image_key], None if label_key is None else arrays[label_key]
+    images = images[..., None] if images.ndim == 3 else images
+    check_images(images, f"{image_key!r} of {path}")
+    if not len(images):
+        raise ValueError(f"{image_key!r} of {path} holds 0 images")
+    if labels is not None:
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        check_labels(labels, len(images), f"{label_key!r} of {path}")
+    return ArraySource(images, labels)
 
 
 class Folder:
@@ -133,7 +131,8 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Example:
-        return {"image": _decode(self.paths[index]), "label": int(self.labels[index])}
+        file = self.paths[index]
+        return {"image": read_image(file), "label": int(self.labels[index]), "file": file}
 
 
 @SOURCES.register
@@ -141,23 +140,20 @@ def folder(path: str | os.PathLike) -> Folder:
     """Finds the image files below a folder. Grey images have one channel, all others become RGB.
 
     The label is the index of the top-level subfolder among all, sorted; images outside subfolders have `NO_LABEL`.
+    Links are followed, and names that begin with "." are left out. Images are turned as their Exif orientation says,
+    and composited over white where they are transparent.
 
     Args:
       path: the path of the folder.
 
     Raises:
-      ValueError: no such folder, or no images in it; on reading, an image that cannot be decoded.
+      ValueError: no such folder, no images or a broken link in it; on reading, an image that cannot be decoded.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise ValueError(f"path={str(path)!r} must be an existing folder")
-    files = sorted(file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise ValueError(f"path={str(path)!r} must hold images, whose names end in {', '.join(sorted(_SUFFIXES))}")
+    files = find_images(path)
     classes = [file.parts[0] if len(file.parts) > 1 else None for file in files]
     numbers = {name: number for number, name in enumerate(sorted({*classes} - {None}))}
     labels = np.array([numbers.get(name, NO_LABEL) for name in classes])
-    return Folder([str(root / file) for file in files], labels)
+    return Folder([str(Path(path) / file) for file in files], labels)
 
 
 class Pairs:
@@ -170,7 +166,30 @@ class Pairs:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:
-        return self.images[index] | {"condition": self.conditions[index]["image"]}
+        example, degraded = self.images[index], self.conditions[index]
+        sizes = [found["image"].shape[1::-1] for found in (example, degraded)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"an image and its degraded version must be of one size, but {example['file']} is "
+                f"{sizes[0][0]}×{sizes[0][1]} and {degraded['file']} is {sizes[1][0]}×{sizes[1][1]}"
+            )
+        return {**example, "condition": degraded["image"]}
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels, int `[N]`: all are `NO_LABEL`."""
+        return self.images.labels
+
+    def check_sizes(self) -> None:
+        """Checks that both images of each pair are of one size, from the headers of the files.
+
+        Raises:
+          ValueError: a pair of two sizes, or a file that is no image.
+        """
+        for index, paths in enumerate(zip(self.images.paths, self.conditions.paths, strict=True)):
+            image, condition = map(read_shape, paths)
+            if image[:2] != condition[:2]:
+                self[index]  # raises, unless an orientation that headers do not show makes up for the difference
 
 
 @SOURCES.register
@@ -183,9 +202,9 @@ def pairs(path: str | os.PathLike, *, image_key: str = "sharp", condition_key: s
       condition_key: the name of the subfolders with the degraded images.
 
     Raises:
-      ValueError: as in `folder`; no such subfolders, or a file without its counterpart.
+      ValueError: as in `folder`; no such subfolders, a file without its counterpart, or a pair of two sizes.
     """
-    files = [Path(file).relative_to(path) for file in folder(path).paths]
+    files = find_images(path)
 
     def inside(name):
         return {
@@ -202,7 +221,9 @@ def pairs(path: str | os.PathLike, *, image_key: str = "sharp", condition_key: s
             + (f"{without[0]} has no counterpart" if without else f"it has no folders {image_key!r}")
         )
     keys = sorted(sharp)
-    return Pairs(*(Folder([files[key] for key in keys], np.full(len(keys), NO_LABEL)) for files in (sharp, blurred)))
+    found = Pairs(*(Folder([files[key] for key in keys], np.full(len(keys), NO_LABEL)) for files in (sharp, blurred)))
+    found.check_sizes()
+    return found
 
 
 class Cached:
@@ -224,25 +245,26 @@ class Cached:
         """The labels, int `[N]`; only if the source stores them separately from its images."""
         return self.source.labels
 
-
-def _decode(path: str) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are {image.mode!r}, not 8 bits per channel")
-            pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; only if the source declares it."""
+        return self.source.num_classes
 
 
 class Prepared:
-    """A split of a data set of tensorflow-datasets, prepared on disk; made by `tfds`."""
+    """A split of a data set of tensorflow-datasets, prepared on disk; made by `tfds`.
 
-    def __init__(self, examples: Sequence[dict], *, labelled: bool):
+    Args:
+      examples: the examples, with "image" and, in a labelled data set, "label".
+      labelled: whether there are labels; else the attribute `labels` says that there are none.
+      num_classes: the number of classes that the data set declares, the attribute `num_classes`; None if it does not.
+    """
+
+    def __init__(self, examples: Sequence[dict], *, labelled: bool, num_classes: int | None = None):
         self._examples, self._labelled = examples, labelled
+        if not labelled:
+            self.labels = np.full(len(examples), NO_LABEL)
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -282,9 +304,12 @@ def tfds(dataset: str, *, split: str = "train", data_dir: str | os.PathLike | No
     if "image" not in features:
         raise ValueError(f"dataset={dataset!r} has no feature 'image'; it has {', '.join(map(repr, features))}")
     try:
-        return Prepared(builder.as_data_source(split), labelled="label" in features)
+        examples = builder.as_data_source(split)
     except ValueError as error:
         raise ValueError(f"split={split!r}: {error}") from error
+    labelled = "label" in features
+    num_classes = getattr(features["label"], "num_classes", None) if labelled else None
+    return Prepared(examples, labelled=labelled, num_classes=num_classes)
 
 
 @SOURCES.register

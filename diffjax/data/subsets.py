@@ -65,6 +65,11 @@ def known_labels(source: Source) -> np.ndarray | None:
     return None if labels is None else np.asarray(labels, np.int64)
 
 
+def known_num_classes(source: Source) -> int | None:
+    """Returns the number of classes that the source declares; None if it declares none."""
+    return getattr(source, "num_classes", None)
+
+
 def _labels(source: Source) -> np.ndarray:
     labels = known_labels(source)
     if labels is None:

@@ -7,14 +7,13 @@ number of processes, with the same result up to rounding.
 import functools
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import atomic
+from diffjax.files import atomic, read_npz
 from diffjax.metrics.floors import floor
 from diffjax.metrics.registry import METRICS, Metric
 
@@ -160,12 +159,13 @@ def load_statistics(path: str | os.PathLike) -> tuple[GaussianStatistics, dict[s
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not an npz file of arrays: {error}") from error
+        arrays = read_npz(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if missing := {"mu", "sigma"} - arrays.keys():
         raise UserError(f"{path} must hold mu and sigma; it holds {sorted(arrays)}, without {sorted(missing)}")
+    if any(arrays[key].dtype.kind not in "fiu" for key in ("mu", "sigma")):
+        raise UserError(f"{path}: mu and sigma must be numbers, not {arrays['mu'].dtype} and {arrays['sigma'].dtype}")
     mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
     if mean.ndim != 1 or covariance.shape != mean.shape * 2:
         raise UserError(f"{path}: mu must be [D] and sigma [D, D], not {mean.shape} and {covariance.shape}")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from diffjax import data
+from diffjax.data import image_files
 from diffjax.errors import UserError
 
 
@@ -28,12 +29,14 @@ class ImageSet:
         Raises:
           UserError: an image that cannot be decoded.
         """
+        prepare = partial(data.prepare, shape=self.image_shape)
         for start in range(0, len(self), size):
+            numbers = range(start, min(start + size, len(self)))
             try:
-                parts = [self.source[index]["image"] for index in range(start, min(start + size, len(self)))]
-                yield np.stack([data.prepare(image, shape=self.image_shape) for image in parts])
+                parts = [data.prepared(self.source[n], None, prepare, None)["image"] for n in numbers]
             except ValueError as error:
                 raise UserError(str(error)) from error
+            yield np.stack(parts)
 
 
 def find(path: str | os.PathLike, *, num: int | None = None, name: str = "arr_0") -> ImageSet:
@@ -54,8 +57,8 @@ def find(path: str | os.PathLike, *, num: int | None = None, name: str = "arr_0"
         raise UserError(f"{path} is neither a folder of images nor an npz file")
     try:
         source = data.folder(path) if path.is_dir() else data.npz(path, image_key=name)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise UserError(str(error).removeprefix("path=")) from error
     if len(source) < max(num or 0, 1):
         raise UserError(f"{path} holds {len(source)} images, fewer than num={num or 1}")
     shape = _common_shape(source.paths[:num]) if isinstance(source, data.Folder) else source.images.shape[1:]
@@ -64,20 +67,14 @@ def find(path: str | os.PathLike, *, num: int | None = None, name: str = "arr_0"
 
 def _common_shape(paths: list[str]) -> tuple[int, int, int]:
     """Returns the (H, W, C) that all files have, from their headers alone."""
-    from PIL import Image
-
-    sizes, grey = [], []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                sizes.append(image.size)
-                grey.append(image.mode in ("1", "L", "LA"))
-        except (OSError, SyntaxError) as error:  # Pillow raises either for damaged files
-            raise UserError(f"cannot read {path}: {error}") from error
-        if sizes[-1] != sizes[0]:
-            each = (
-                f"{name} is {width}×{height}" for name, (width, height) in ((paths[0], sizes[0]), (path, sizes[-1]))
+    try:
+        shapes = [image_files.read_shape(path) for path in paths]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    height, width, _ = shapes[0]
+    for path, shape in zip(paths, shapes, strict=True):
+        if shape[:2] != (height, width):
+            raise UserError(
+                f"images must be of one size, but {paths[0]} is {width}×{height} and {path} is {shape[1]}×{shape[0]}"
             )
-            raise UserError(f"images must be of one size, but {' and '.join(each)}")
-    width, height = sizes[0]
-    return height, width, 1 if all(grey) else 3
+    return height, width, max(channels for _, _, channels in shapes)

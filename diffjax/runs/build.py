@@ -29,6 +29,8 @@ from diffjax.training.step import check_batch_size
 class Images(NamedTuple):
     """The images of `config.data`."""
 
+    everything: data.Source
+    """The images that are trained on and those held out."""
     source: data.Source
     """The images that are trained on."""
     held_out: data.Source
@@ -213,11 +215,40 @@ def images(config: ml_collections.ConfigDict) -> Images:
         same = ("crop_box", "resize", "crop", "resample", "random_flip", "random_rot90")
         prepare = partial(data.prepare, shape=options.image_shape, **{name: options[name] for name in same})
         example = source[0]
-        prepare(example["image"])
+        data.prepared(example, None, prepare, None)
         for field, value in (("crop", "random"), ("random_rot90", True)):
             if options.on_device and options[field] == value:
                 raise ValueError(f"{field}={value!r} needs on_device=False: images on the devices are prepared once")
-    return Images(source, held_out, prepare, _degrade(config, example, prepare))
+    return Images(everything, source, held_out, prepare, _degrade(config, example, prepare))
+
+
+def check_labels(images: Images, task: Task) -> None:
+    """Checks the labels of all images against the classes of a task's network.
+
+    Where the source does not store them apart from its images, checks the number of classes that it declares, and the
+    label of the first image.
+
+    Raises:
+      UserError: an image without a label, or a label or a number of classes that is out of range.
+    """
+    if task.num_classes is None:
+        return
+    source = images.everything
+    labels, declared = subsets.known_labels(source), subsets.known_num_classes(source)
+    if labels is None and declared is not None and declared > task.num_classes:
+        raise UserError(
+            f"config.model.num_classes: {task.num_classes} must be ≥ {declared}, the number of classes of "
+            "config.data.source"
+        )
+
+    def name(number):
+        with naming("config.data"):
+            file = source[number].get("file")
+        return f"image {number}" + (f" ({file})" if file else "")
+
+    with naming("config.data"):
+        labels = np.array([source[0]["label"]]) if labels is None else labels
+    task.check_labels(labels, name)
 
 
 def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) -> Training:
@@ -239,8 +270,7 @@ def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) ->
         check_batch_size(options.batch_size, num_devices, options.grad_accumulation_steps)
         if options.batch_size > len(found.source):
             raise ValueError(f"batch_size={options.batch_size} is more than the {len(found.source)} images there are")
-    known = subsets.known_labels(found.source)
-    task.check_labels(np.array([found.source[0]["label"]]) if known is None else known)
+    check_labels(found, task)
     return Training(found, *optimizer(config, task))
 
 

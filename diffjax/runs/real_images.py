@@ -27,9 +27,8 @@ def read(source: data.Source, prepare: data.Prepare, num: int) -> tuple[np.ndarr
       UserError: an image that cannot be read or does not fit.
     """
     with naming("config.data"):
-        items = [source[n] for n in range(num)]
-        images = np.stack([prepare(item["image"]) for item in items])
-    return images, np.array([item["label"] for item in items], np.int32)
+        items = [data.prepared(source[n], None, prepare, None) for n in range(num)]
+    return np.stack([item["image"] for item in items]), np.stack([item["label"] for item in items])
 
 
 def reconstruct(
@@ -112,7 +111,12 @@ def exact(
 def _batches(
     run: Run, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0, progress: bool = False
 ) -> Iterator[tuple[int, Predict, jax.Array, jax.Array]]:
-    """Yields (count, network conditioned on the labels, x_0, keys); the last batch is filled up, to compile once."""
+    """Yields (count, network conditioned on the labels, x_0, keys); the last batch is filled up, to compile once.
+
+    Raises:
+      UserError: labels that the network does not have.
+    """
+    run.task.check_labels(labels)
     size = devices.round_up(min(batch_size, len(images)))
     params = devices.replicate(run.params, size)
     for start in tqdm(range(0, len(images), size), unit="batch", disable=not progress):

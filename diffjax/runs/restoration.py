@@ -37,12 +37,12 @@ def load_pairs(config: ml_collections.ConfigDict, num: int, *, seed: int = 0, wh
     pairs = []
     with naming("config.data"):
         for n in range(num):
-            example, rng = source[n], np.random.default_rng((seed, n))
-            truth = prepare(example["image"])
+            example = data.prepared(source[n], None, prepare, None)
+            truth = example["image"]
             if images.degrade is None:
-                pairs.append(Pair(truth, prepare(example["condition"]), None))
+                pairs.append(Pair(truth, example["condition"], None))
             else:
-                record = degradations.sample(rng, **images.degrade.keywords)
+                record = degradations.sample(np.random.default_rng((seed, n)), **images.degrade.keywords)
                 pairs.append(Pair(truth, degradations.apply(record, truth), record))
     return pairs
 
@@ -83,7 +83,7 @@ def restore_all(restore: Restore, conditions: Sequence[np.ndarray], *, seed: int
     return restored
 
 
-def _prepare_whole(image: np.ndarray, config: ml_collections.ConfigDict) -> np.ndarray:
+def _prepare_whole(image: np.ndarray, rng: None, *, config: ml_collections.ConfigDict) -> np.ndarray:
     """Returns an image in its own size, cropped at the right and the bottom to a multiple of a reduction's factor."""
     options = config.data.degradation
     factor = options.factor if set(options.kinds) & set(degradations.REDUCTIONS) else 1

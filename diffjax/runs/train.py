@@ -72,7 +72,7 @@ def train(
         with Checkpoints(workdir, keep=options.max_to_keep) as checkpoints:
             current, position = _start(config, task, training, checkpoints, parts)
             start = int(current.step)
-            feed = _feed(config, training.images, position)
+            feed = _feed(config, task, training.images, position)
             train_step = make_train_step(
                 task.loss(),
                 training.optimizer,
@@ -126,10 +126,11 @@ def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images
     if not task.is_conditional:
         return {}
     source = images.held_out if len(images.held_out) else images.source
-    made = [
-        data.prepared(source[n], np.random.default_rng((config.seed, n)), images.prepare, images.degrade)
-        for n in range(min(_SHOWN, len(source)))
-    ]
+    with naming("config.data"):
+        made = [
+            data.prepared(source[n], np.random.default_rng((config.seed, n)), images.prepare, images.degrade)
+            for n in range(min(_SHOWN, len(source)))
+        ]
     return {name: np.stack([example[name] for example in made]) for name in ("image", "condition")}
 
 
@@ -194,12 +195,17 @@ def _initial_part(name: str, part: InitialPart) -> Any:
 
 
 def _feed(
-    config: ml_collections.ConfigDict, images: build.Images, position: dict | None
+    config: ml_collections.ConfigDict, task: Task, images: build.Images, position: dict | None
 ) -> data.Prefetch | data.on_device.OnDevice:
-    """Returns an iterator over the inputs of the training step, starting at a position."""
+    """Returns an iterator over the inputs of the training step, starting at a position.
+
+    It checks the labels of what it reads, since some sources do not show them before.
+    """
     devices = jax.local_devices()
     if config.data.on_device:
-        loaded = data.on_device.load(images.source, images.prepare, images.degrade)
+        with naming("config.data"):
+            loaded = data.on_device.load(images.source, images.prepare, images.degrade)
+        task.check_labels(loaded["label"])
         return data.on_device.OnDevice(put_on_device(loaded, devices))
     batches = data.batches(
         images.source,
@@ -212,7 +218,13 @@ def _feed(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return data.Prefetch(batches, partial(put_batches, devices=devices), config.train.steps_per_call)
+
+    def put(taken):
+        for batch in taken:
+            task.check_labels(batch["label"], "image {} of a batch".format)
+        return put_batches(taken, devices=devices)
+
+    return data.Prefetch(batches, put, config.train.steps_per_call)
 
 
 def _sample_batch(config: ml_collections.ConfigDict):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import write
+from diffjax.files import read_npz, write
 
 Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets, with the labels in the order of tables."""
@@ -130,8 +130,10 @@ class Results:
         path = self._path(cell, "npz")
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as file:
-            return file["arr_0"]
+        try:
+            return read_npz(path, ["arr_0"])["arr_0"]
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def _path(self, cell: Cell, suffix: str = "json") -> Path:
         return self.folder / f"{cell.name}.{suffix}"

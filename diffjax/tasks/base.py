@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from diffjax import losses, models
+from diffjax.data import NO_LABEL
 from diffjax.errors import UserError, naming
 from diffjax.fields import Field
 from diffjax.registry import Registry
@@ -239,19 +240,29 @@ class Task(abc.ABC):
         """Returns the baselines to compare restored images with, by name: parts of the model itself."""
         return {}
 
-    def check_labels(self, labels: np.ndarray) -> None:
-        """Checks the labels of a data set, int `[N]`, against the number of classes.
+    def check_labels(self, labels: np.ndarray, name: Callable[[int], str] = "image {}".format) -> None:
+        """Checks labels against the number of classes; a network without classes takes any.
+
+        Args:
+          labels: int `[N]`.
+          name: number of an image → its name for the message.
 
         Raises:
-          UserError: a label that is out of range.
+          UserError: an image without a label, or a label that is out of range.
         """
         count = self.num_classes
         if count is None:
             return
+        without = np.flatnonzero(labels == NO_LABEL)
+        if without.size:
+            raise UserError(
+                f"config.model.num_classes: {count} needs a label of every image, but {without.size} of {len(labels)} "
+                f"have none, such as {name(without[0])}"
+            )
         wrong = np.flatnonzero((labels < 0) | (labels >= count))
         if wrong.size:
             raise UserError(
-                f"config.model.num_classes: {count}, but the label of image {wrong[0]} is {labels[wrong[0]]} "
+                f"config.model.num_classes: {count}, but the label of {name(wrong[0])} is {labels[wrong[0]]} "
                 f"({wrong.size} of {len(labels)} labels are outside 0 … {count - 1})"
             )
 

@@ -92,7 +92,7 @@ class Peers:
         while silent and time.monotonic() < deadline:
             time.sleep(_PERIOD / 5)
             counts = self._counts()
-            silent -= {number for number in silent if counts.get(number) != before.get(number)}
+            silent -= {number for number in silent if counts.get(number) not in (before.get(number), _CLOSED)}
         return sorted(silent)
 
     def _count(self) -> None:

@@ -130,7 +130,7 @@ def test_evaluate_images_on_disk(command, capsys, tmp_path):
     assert few.keys() == {"kernel"}
     assert few["kernel"]["value"] == pytest.approx(found["dark"]["kernel"]["value"], rel=0.5)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="error: cannot read .*empty.* must hold images"):
+    with pytest.raises(SystemExit, match="error: '.*empty' must hold images"):
         command("evaluate", "--images", tmp_path / "empty", "--reference", tmp_path / "real.npz")
     for size in (4, 5):
         Image.new("L", (size, 4)).save(tmp_path / "empty" / f"{size}.png")
@@ -307,3 +307,21 @@ def test_classifier_is_tested_on_other_images(tmp_path, command, capsys):
         command("classifier", *source)
     command("classifier", *source, "--config.data.label_key=y", "--data", "image_key=x_test,label_key=y_test")
     assert "trained on 200 images; accuracy 1.0000 on 100 others" in capsys.readouterr().out
+
+
+def test_evaluate_of_what_is_no_npz_file(tmp_path, command):
+    for content in (b"", b"<html>", b"PK\x03\x04", b"\x93NUMPY"):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(SystemExit, match="^error: cannot read .*a.npz, which is not an npz file: .*[^\n]$"):
+            command("evaluate", "--images", tmp_path / "a.npz", "--reference", tmp_path / "a.npz")
+
+
+def test_a_classifier_needs_labels(tmp_path, command):
+    images = np.zeros((130, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=np.append(np.zeros(129, int), -1))
+    fields = "--config.data.source=npz", f"--config.data.path={tmp_path / 'a.npz'}", "--config.data.label_key=y_train"
+    words = "config.data.source: a classifier needs a label of every image, but 1 of 130 have none, such as image 129"
+    with pytest.raises(SystemExit, match=words):
+        command(
+            "classifier", "--config", "digits", *fields, "--config.data.holdout=0", "--out", tmp_path / "a.safetensors"
+        )

@@ -104,10 +104,10 @@ def test_errors_of_a_person_are_one_line():
 
 def test_a_process_that_the_others_do_not_join_ends_with_one_line():
     program = (
-        "from diffjax.cli import launch; launch._JOIN_SECONDS = 0.5; "
+        "from diffjax.cli import launch; launch._JOIN_SECONDS = 1; "
         "launch.start(coordinator='127.0.0.1:1', num_processes=2, process_id=1)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: all 2 processes have not met at 127.0.0.1:1 within 0.5 s: start each with")
+    assert result.stderr.startswith("error: all 2 processes have not met at 127.0.0.1:1 within 1 s: start each with")
     assert len(result.stderr.splitlines()) == 1

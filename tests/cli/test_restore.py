@@ -156,6 +156,15 @@ def test_a_cascade_of_whole_images(super_resolution, larger, command, tmp_path):
     assert rows["cascade"]["figures"]["psnr"]["value"] == pytest.approx(np.mean(psnr))
 
 
+def test_whole_pairs_of_two_sizes(super_resolution, command, tmp_path):
+    for name, size in (("sharp", (8, 8)), ("blur", (4, 4))):
+        viz.save_png(tmp_path / "pairs" / name / "0.png", np.zeros(size, np.uint8))
+    flags = ["--data", f"source=pairs,path={tmp_path / 'pairs'},holdout=0", "--whole", "--num", 1]
+    words = r"^error: config.data: .*of one size, but \S*sharp/0.png is 8×8 and \S*blur/0.png is 4×4$"
+    with pytest.raises(SystemExit, match=words):
+        command("restore", "--workdir", super_resolution, *flags, "--out", tmp_path / "out")
+
+
 def test_stages_that_do_not_fit(super_resolution, larger, command):
     words = (
         r"makes images \(8, 8, 1\), 2 times as large as its input; after images \(8, 8, 1\) that must be \(16, 16, 1"

@@ -135,6 +135,15 @@ def test_sample_from_files(kind, tmp_path, command):
     assert images.std() > 0
 
 
+def test_unreadable_condition_images(tmp_path, command):
+    network = sr3.GaussianDiffusion(sr3.UNet(**sr3.TINY), np.linspace(1e-4, 0.02, 10))
+    weights, path = save(network, tmp_path / "net.pth"), tmp_path / "low.png"
+    for content, words in ((b"<html>", "it is a web page"), (b"\x89PNG\r\n\x1a\n", "it is damaged")):
+        path.write_bytes(content)
+        with pytest.raises(SystemExit, match=f"^error: --image: cannot read {path}: {words}"):
+            command("sample", "--weights", weights, "--image-size", 8, "--image", path, "--out", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

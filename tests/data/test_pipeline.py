@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffjax import data
 
@@ -150,6 +151,19 @@ def test_an_unreadable_image_is_named(tmp_path, num_workers):
     source = data.folder(tmp_path)
     with pytest.raises(ValueError, match="cannot read .*broken.png"):
         next(data.batches(source, batch_size=1, seed=0, num_workers=num_workers))
+
+
+def test_an_image_of_another_size_is_named(tmp_path):
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "a.png")
+    source, prepare = data.folder(tmp_path), partial(data.prepare, shape=(4, 4, 1))
+    with pytest.raises(ValueError, match=r"^image_shape=\(4, 4, 1\) does not match .*; the image is \S*/a.png"):
+        next(data.batches(source, batch_size=1, seed=0, prepare=prepare))
+
+
+def test_a_condition_of_another_size():
+    example = {"image": np.zeros((4, 4, 1), np.uint8), "label": 0, "condition": np.zeros((2, 2, 1), np.uint8)}
+    with pytest.raises(ValueError, match=r"an image of shape \(4, 4, 1\) has a condition of another size, \(2, 2, 1\)"):
+        data.prepared(example, None, partial(data.prepare, shape=(2, 2, 1), resize="crop"), None)
 
 
 def test_position_can_be_set_again():

@@ -57,7 +57,7 @@ def test_bad_npz(tmp_path):
         data.npz(tmp_path / "nowhere.npz")
     with pytest.raises(ValueError, match="'y_train' is not in .*some.npz; it has 'x_train', 'y'"):
         data.npz(tmp_path / "some.npz", label_key="y_train")
-    with pytest.raises(ValueError, match="images must be uint8"):
+    with pytest.raises(ValueError, match="'x_train' of .*some.npz must be uint8"):
         data.npz(tmp_path / "some.npz")
 
 
@@ -67,7 +67,8 @@ def test_folder(tmp_path):
     for name, pixels in {"cat/b.png": colour, "cat/deep/a.PNG": grey, "ant/x.bmp": colour[:2], "top.png": grey}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
-    Image.fromarray(np.dstack([colour, colour[..., :1]])).save(tmp_path / "ant" / "y.png")
+    opaque = np.full((5, 4, 1), 255, np.uint8)
+    Image.fromarray(np.dstack([colour, opaque])).save(tmp_path / "ant" / "y.png")
     (tmp_path / "cat" / "notes.txt").write_text("no image")
     source = data.folder(tmp_path)
     expected = [(colour[:2], 0), (colour, 0), (colour, 1), (grey[..., None], 1), (grey[..., None], data.NO_LABEL)]
@@ -90,3 +91,43 @@ def test_bad_folder(tmp_path):
         source[0]
     with pytest.raises(ValueError, match="cannot read .*short.jpg: "):
         source[1]
+
+
+def write_pair(folder, sharp, blurred, **options):
+    for name, size in (("sharp", sharp), ("blur", blurred)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "red").save(folder / name / "0.png", **options)
+
+
+def test_pairs_of_two_sizes_are_refused_at_the_start(tmp_path):
+    write_pair(tmp_path, (8, 6), (8, 6))
+    source = data.pairs(tmp_path)
+    assert source[0]["condition"].shape == (6, 8, 3)
+    assert source.labels.tolist() == [data.NO_LABEL]
+    write_pair(tmp_path, (8, 6), (4, 3))
+    words = r"of one size, but \S*sharp/0.png is 8×6 and \S*blur/0.png is 4×3$"
+    with pytest.raises(ValueError, match=words):
+        data.pairs(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        source[0]
+
+
+def test_an_orientation_that_headers_do_not_show(tmp_path):
+    write_pair(tmp_path, (8, 6), (8, 6))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 8)).save(tmp_path / "blur" / "0.png", exif=exif)
+    path = tmp_path / "blur" / "0.png"
+    whole = path.read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    path.write_bytes(whole[:start] + whole[end:-12] + whole[start:end] + whole[-12:])  # behind the pixels
+    assert data.pairs(tmp_path)[0]["condition"].shape == (6, 8, 3)
+
+
+def test_pairs_leave_out_hidden_files(tmp_path):
+    write_pair(tmp_path, (4, 4), (4, 4))
+    write_pair(tmp_path / ".cache", (4, 4), (4, 4))
+    Image.new("L", (4, 4)).save(tmp_path / "sharp" / ".1.png")
+    with pytest.warns(UserWarning, match="left out 2 hidden files and folders"):
+        assert len(data.pairs(tmp_path)) == 1

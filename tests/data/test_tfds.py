@@ -106,6 +106,18 @@ def test_part_of_a_split(prepared):
     assert len(data.tfds("cifar10", split="train+test", data_dir=prepared)) == 12
 
 
+def test_the_number_of_classes_is_declared(prepared):
+    source = data.tfds("cifar10", data_dir=prepared)
+    assert data.Cached(source).num_classes == source.num_classes == 10
+    assert not hasattr(source, "labels")
+
+
+def test_a_data_set_without_labels():
+    source = data.Prepared([{"image": np.zeros((4, 4, 1), np.uint8)}] * 3, labelled=False)
+    assert source.labels.tolist() == [data.NO_LABEL] * 3
+    assert source[1]["label"] == data.NO_LABEL
+
+
 def test_bad_names(prepared, tmp_path):
     for name, words in (
         ("cats_of_mine", "dataset='cats_of_mine': Dataset cats_of_mine not found"),

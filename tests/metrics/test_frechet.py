@@ -90,11 +90,13 @@ def test_files_without_statistics(tmp_path):
     np.savez(tmp_path / "images.npz", arr_0=np.zeros((2, 3)))
     np.savez(tmp_path / "odd.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
     np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "words.npz", mu=np.array(["a"]), sigma=np.array([["b"]]))
     (tmp_path / "text").write_text("text")
     for name, complaint in [
         ("none", "does not exist"),
         ("images.npz", r"must hold mu and sigma; it holds \['arr_0'\]"),
         ("odd.npz", r"mu must be \[D\]"),
+        ("words.npz", "mu and sigma must be numbers, not <U1 and <U1"),
         ("array.npy", "is not an npz"),
         ("text", "is not an npz"),
     ]:

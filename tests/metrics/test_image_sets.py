@@ -29,6 +29,7 @@ def test_a_folder_and_those_below(tmp_path):
 
 def test_grey_only_if_all_are(tmp_path):
     grey, rgba = picture(0, (4, 4)), picture(1, (4, 4, 4))
+    rgba[..., 3] = 255
     write(tmp_path / "a.png", grey)
     found = image_sets.find(tmp_path)
     assert found.image_shape == (4, 4, 1)
@@ -101,3 +102,20 @@ def test_bad_npz(tmp_path):
         image_sets.find(path, name="none")
     with pytest.raises(UserError, match="must be an existing file"):
         image_sets.find(tmp_path / "none.npz")
+
+
+def test_sizes_are_those_of_turned_images(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0, (4, 6, 3))).save(tmp_path / "a.png", exif=exif)
+    write(tmp_path / "b.png", picture(1, (6, 4, 3)))
+    found = image_sets.find(tmp_path)
+    assert found.image_shape == (6, 4, 3)
+    np.testing.assert_array_equal(next(found.batches())[0], np.rot90(picture(0, (4, 6, 3)), -1))
+
+
+def test_images_that_are_too_large(tmp_path, monkeypatch):
+    write(tmp_path / "a.png", picture(0))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="^cannot read .*a.png: it is larger than 20 pixels"):
+        image_sets.find(tmp_path)

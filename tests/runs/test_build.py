@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffjax import process
+from diffjax import data, process
 from diffjax.errors import UserError
 from diffjax.runs import build
+from diffjax.runs import train as training
 from diffjax.runs.run import Run
 from diffjax.runs.train import train
 
@@ -186,12 +188,90 @@ def test_v_networks_may_start_where_alpha_bar_is_0(tiny_config, schedule):
 
 def test_classes_need_labels(tiny_config, tmp_path):
     np.savez(tmp_path / "images.npz", images=np.zeros((20, 8, 8, 1), np.uint8))
-    data = {"data__source": "npz", "data__path": str(tmp_path / "images.npz"), "data__image_key": "images"}
-    config = tiny_config(**data)
+    fields = {"data__source": "npz", "data__path": str(tmp_path / "images.npz"), "data__image_key": "images"}
+    config = tiny_config(**fields)
     build.training(config, build.task(config), 1)
-    config = tiny_config(**data, model__num_classes=10)
-    with pytest.raises(UserError, match="config.model.num_classes: 10, but the label of image 0 is -1"):
+    config = tiny_config(**fields, model__num_classes=10)
+    with pytest.raises(
+        UserError,
+        match="config.model.num_classes: 10 needs a label of every image, but 20 of 20 have none, such as image 0$",
+    ):
         build.training(config, build.task(config), 1)
+
+
+@pytest.fixture
+def classes(tmp_path, refused):
+    """A function: the fields of a config with two classes and a folder of images; a name is `CLASS/FILE`."""
+
+    def make(*names, **fields):
+        for name in names:
+            (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8)).save(tmp_path / "images" / name)
+        return {"data__source": "folder", "data__path": str(tmp_path / "images"), "model__num_classes": 2, **fields}
+
+    return make
+
+
+FILES = [f"{name}/{n}.png" for name in "ab" for n in range(5)]
+
+
+@pytest.mark.parametrize("fields", [{}, {"data__holdout": 0.3}, {"data__cache_in_memory": True}])
+@pytest.mark.parametrize("name", ["0.png", "z.png"])
+def test_every_image_needs_a_label_wherever_it_is(classes, refused, name, fields):
+    words = rf"^config.model.num_classes: 2 needs a label of every image, but 1 of 11 have none, such as image \d+ \(\S*{name}\)$"
+    refused(classes(*FILES, name, **fields), words)
+
+
+def test_every_label_must_be_a_class(classes, refused):
+    words = r"^config.model.num_classes: 2, but the label of image 10 \(\S*c/0.png\) is 2 \(1 of 11 labels are outside 0 … 1\)$"
+    refused(classes(*FILES, "c/0.png"), words)
+
+
+def test_images_of_two_classes_are_accepted(classes, tiny_config):
+    config = tiny_config(**classes(*FILES))
+    assert len(build.training(config, build.task(config), 1).images.source) == 10
+
+
+class Unlisted:
+    """Digits whose labels are seen only in its examples; the last one is out of range."""
+
+    def __init__(self):
+        self.source = data.digits()
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return self.source[index] | {"label": 10 if index == 19 else index % 10}
+
+
+def unlisted():
+    return Unlisted()
+
+
+def declared():
+    source = Unlisted()
+    source.num_classes = 11
+    return source
+
+
+def test_a_declared_number_of_classes_is_checked(refused):
+    fields = {"data__source": f"{__name__}:declared", "model__num_classes": 10}
+    for cached in (False, True):
+        refused(
+            fields | {"data__cache_in_memory": cached},
+            "^config.model.num_classes: 10 must be ≥ 11, the number of classes of",
+        )
+
+
+def test_labels_that_are_seen_late_are_refused_too(tiny_config):
+    fields = {"data__source": f"{__name__}:unlisted", "model__num_classes": 10, "train__batch_size": 16}
+    for on_device in (False, True):
+        config = tiny_config(**fields, data__on_device=on_device)
+        task = build.task(config)
+        images = build.training(config, task, 1).images
+        with pytest.raises(UserError, match=r"^config.model.num_classes: 10, but the label of image \d+.* is 10"):
+            next(training._feed(config, task, images, None))  # reads two batches, so all of the 20 images
 
 
 def test_chosen_classes_are_counted_from_0(tiny_config):

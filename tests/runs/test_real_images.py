@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffjax import latents, likelihood, parameterization, schedules
+from diffjax.errors import UserError
 from diffjax.noise import sample_keys
 from diffjax.runs import build, config_files, real_images, resolve
 from diffjax.runs.run import Run
@@ -77,3 +78,14 @@ def test_batches_are_spread_over_the_devices(given):
         sizes.append(count)
         assert [len(array.sharding.device_set) for array in (x0, keys)] == [8, 8]
     assert sizes == [16, 3]
+
+
+def test_labels_must_be_classes_of_the_network(given):
+    run, images, labels = given
+    for label, words in (
+        (-1, "needs a label of every image, but 1 of 19 have none, such as image 7"),
+        (10, "the label of image 7 is 10"),
+    ):
+        labels[7] = label
+        with pytest.raises(UserError, match=words):
+            real_images.bound(run, images, labels, variance="fixed_small")
