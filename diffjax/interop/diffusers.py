@@ -78,6 +78,7 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
         target=read.target,
         label_dropout=label_dropout,
         sample=read.sample,
+        preferred=read.preferred,
     )
 
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffjax import models, schedules
+from diffjax import fields, models, schedules
 from diffjax.errors import UserError
 from diffjax.runs import Run, resolve
+from diffjax.samplers import SAMPLERS
 from diffjax.schedules import SCHEDULES, NoiseSchedule
 from diffjax.tasks.base import Objective, Task
 from diffjax.tasks.generation import Generation
@@ -71,6 +72,7 @@ def generation(
     timestep_scale: float = 1.0,
     label_dropout: float = 0.0,
     sample: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
 ) -> Run:
     """Returns the run of a network that generates images.
 
@@ -84,7 +86,7 @@ def generation(
       target: what the network predicts: "eps", "x0" or "v".
       timestep_scale: the factor of t before it is embedded.
       label_dropout: the probability that a label was dropped in training.
-      sample: as in `run`.
+      sample, preferred: as in `run`.
 
     Raises:
       ValueError: an invalid value.
@@ -102,7 +104,9 @@ def generation(
         timestep_scale=timestep_scale,
         variance=variance if learned else None,
     )
-    return run(task, params, path, schedule_section=schedule_section, variance=variance, sample=sample)
+    return run(
+        task, params, path, schedule_section=schedule_section, variance=variance, sample=sample, preferred=preferred
+    )
 
 
 def run(
@@ -113,6 +117,7 @@ def run(
     schedule_section: Mapping[str, Any],
     variance: str,
     sample: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
 ) -> Run:
     """Returns the run of an imported network, which is sampled by DDIM in at most 50 steps.
 
@@ -124,13 +129,15 @@ def run(
       variance: the variance that its authors sample with.
       sample: other fields of `config.sample`: the timestep spacing and its options (default: leading), the clipping
         (default: ± 1) and its options.
+      preferred: options of samplers, used with those samplers that have them.
 
     Raises:
       UserError: an invalid value.
     """
-    given = {"timestep_spacing": "leading", "clip": 1.0} | dict(sample or {})
-    # A grid that ends at index 0 has no step that starts there.
-    most = task.schedule.num_timesteps - (given.get("end", -1) + 1)
+    preferred = {"variance": variance, **(preferred or {})}
+    of_ddim = {name: value for name, value in preferred.items() if name in fields.options(SAMPLERS["ddim"])}
+    given = {"timestep_spacing": "leading", "clip": 1.0, **(sample or {}), **of_ddim}
+    most = task.schedule.num_timesteps - given.get("offset", 0)
     config = resolve.resolve(
         {
             "task": _task_section(task),
@@ -141,7 +148,7 @@ def run(
             "sample": {"sampler": "ddim", "num_steps": max(1, min(50, most)), **given},
         }
     )
-    return Run(config=config, task=task, params=params, source=str(path), preferred={"variance": variance})
+    return Run(config=config, task=task, params=params, source=str(path), preferred=preferred)
 
 
 def _task_section(task: Task) -> dict[str, Any]:

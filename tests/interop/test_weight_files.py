@@ -128,17 +128,20 @@ def test_clipping(fields, clip, folder):
 
 
 def test_dynamic_thresholding(folder, tmp_path):
-    change(
-        folder / "scheduler/scheduler_config.json",
-        thresholding=True,
-        dynamic_thresholding_ratio=0.9,
-        sample_max_value=1.5,
-    )
-    with pytest.warns(UserWarning, match="sample_max_value=1.5 is ignored"):
-        run = interop.load(folder)
-    assert (run.clip.func, run.clip.args) == (dj.thresholds.dynamic().func, (0.9, 1.0))
-    with pytest.raises(UserError, match="no clip='dynamic'"):
-        interop.export(tmp_path / "out", run)
+    scheduler = folder / "scheduler/scheduler_config.json"
+    change(scheduler, thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1.5)
+    run = interop.load(folder)
+    assert (run.clip.func, run.clip.args) == (dj.thresholds.dynamic().func, (0.9, 1.0, 1.5))
+    written = json.loads((interop.export(tmp_path / "out", run) / "scheduler/scheduler_config.json").read_text())
+    fields = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+    assert [written[field] for field in fields] == [True, 0.9, 1.5]
+    assert interop.load(tmp_path / "out").config.sample == run.config.sample
+
+
+def test_dynamic_thresholding_without_a_largest_s(tmp_path):
+    run = trained(sample={"clip": "dynamic", "percentile": 0.9})
+    again = interop.load(interop.export(tmp_path / "net", run))
+    assert again.clip.args == run.clip.args == (0.9, 1.0, np.inf)
 
 
 def test_a_folder_that_does_not_say_its_size(folder):
@@ -161,10 +164,25 @@ def test_leading_grid_as_diffusers_has_it(folder):
     assert run.with_options(timestep_spacing="trailing").config.sample.get("offset") is None
 
 
-def test_a_grid_that_ends_at_index_0(folder):
+@pytest.mark.parametrize(("offset", "starts"), [(0, range(900, -1, -100)), (1, range(901, 0, -100))])
+def test_the_last_step_to_index_0(offset, starts, folder, tmp_path):
+    """As in Stable Diffusion's configs; from index 0, it still calls the network."""
     scheduler = folder / "scheduler/scheduler_config.json"
-    change(scheduler, timestep_spacing="linspace", set_alpha_to_one=False, num_train_timesteps=20)
-    assert interop.load(folder).sampler.grid.tolist() == list(range(19, -1, -1))
+    change(scheduler, num_train_timesteps=1000, timestep_spacing="leading", steps_offset=offset, set_alpha_to_one=False)
+    run = interop.load(folder).with_options(num_steps=10)
+    assert run.sampler.t_net.tolist() == list(starts)
+    assert run.sampler.t_to.tolist() == [*starts[1:], 0]
+    # DDPMScheduler has no such field: it ends at clean data.
+    ddpm = run.with_options(sampler="ddpm")
+    assert ddpm.sampler.grid.tolist() == [*starts, -1]
+    for other in (run, ddpm, ddpm.with_options(sampler="ddim")):
+        folder = interop.export(tmp_path / str(len(list(tmp_path.iterdir()))), other)
+        written = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+        assert (written["steps_offset"], written["set_alpha_to_one"]) == (offset, False)
+        assert interop.load(folder).with_options(num_steps=10).config.sample == run.config.sample
+    with pytest.raises(UserError, match="config.sample.stride_end: 0 needs equal steps.*None allows others"):
+        run.with_options(timestep_spacing="quadratic")
+    run.with_options(timestep_spacing="quadratic", stride_end=None)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +328,11 @@ def test_export_keeps_what_is_there(folder):
     ("sections", "words"),
     [
         ({"sample": {"timestep_spacing": "quadratic"}}, "no timestep_spacing='quadratic'"),
-        ({"sample": {"clip": "dynamic"}}, "no clip='dynamic'"),
+        ({"sample": {"clip": "dynamic", "limit": 2.0}}, "no clip='dynamic' with limit=2.0"),
+        ({"sample": {"clip": "clip"}}, "no clip='clip'"),
+        ({"sample": {"end": 0}}, "no timestep spacing with end=0"),
         ({"task": {"timestep_scale": 0.5}}, "no timestep_scale=0.5"),
-        ({"task": {"timestep_scale": 2.0}, "sample": {"clip": "dynamic"}}, "no timestep_scale=2.0, no clip='dynamic'"),
+        ({"task": {"timestep_scale": 2.0}, "sample": {"clip": "clip"}}, "no timestep_scale=2.0, no clip='clip'"),
         ({"task": {"name": "super_resolution"}}, "have no SuperResolution"),
     ],
 )
