@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 
 from safetensors.numpy import save
 
-from diffjax import models, state_dicts
+from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.interop import diffusers_configs as configs
-from diffjax.interop import diffusers_dit, imported, mapping
+from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
 from diffjax.runs import Run
 from diffjax.tasks.generation import Generation
-
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 # The names of attention modules before diffusers 0.13, and after.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -119,7 +117,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
             (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
         ):
             path.write_text(json.dumps(config, indent=2) + "\n")
-        (part / written.folder / _WEIGHTS[0]).write_bytes(save(written.state, metadata={"format": "pt"}))
+        (part / written.folder / diffusers_weights.NAME).write_bytes(save(written.state, metadata={"format": "pt"}))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -168,8 +166,8 @@ def names(model: models.UNet) -> mapping.Names:
 def _load_unet(folder: Path) -> tuple[models.UNet, mapping.Params, int, tuple[int, int] | None]:
     """Returns (network, parameters, channels of an image, (height, width) or None) of a `UNet2DModel`'s folder."""
     model, channels, size = configs.read_unet(folder / "config.json")
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
-    state = {_renamed(key): tensor for key, tensor in state_dicts.state_dict(state_dicts.read(path), path).items()}
+    state, path = diffusers_weights.read_weights(folder)
+    state = {_renamed(key): tensor for key, tensor in state.items()}
     table = mapping.rules(mapping.param_shapes(model, channels), names(model))
     return model, mapping.to_params(table, state, str(path)), channels, size
 

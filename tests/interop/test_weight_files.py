@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import diffjax as dj
 from diffjax import interop
@@ -227,8 +227,6 @@ def test_unknown_schedulers(fields, words, folder):
 
 
 def test_every_tensor_that_does_not_fit_is_named(folder):
-    from safetensors.numpy import load_file
-
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     state = load_file(path)
     del state["conv_in.weight"]
@@ -258,6 +256,72 @@ def test_damaged_files(folder, tmp_path):
         interop.load(folder)
     with pytest.raises(UserError, match="does not exist"):
         interop.load(tmp_path / "nowhere.pt")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 35742\n"
+WEIGHTS = "unet/diffusion_pytorch_model"
+
+
+@pytest.mark.parametrize("name", [f"{WEIGHTS}.safetensors", f"{WEIGHTS}.bin", "model.pth"])
+def test_a_git_lfs_pointer(name, folder):
+    (folder / f"{WEIGHTS}.safetensors").unlink()
+    (folder / name).write_text(LFS)
+    with pytest.raises(UserError, match=f"{name} is a git-LFS pointer .*: run `git lfs pull`"):
+        interop.load(folder / name if name == "model.pth" else folder)
+
+
+def shards(folder, index="diffusion_pytorch_model.safetensors.index.json"):
+    """Cuts the weights of a folder in two, as diffusers does with large ones, and returns their index."""
+    path = folder / f"{WEIGHTS}.safetensors"
+    state = load_file(path)
+    path.unlink()
+    places = {}
+    for number in (1, 2):
+        name = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
+        part = {key: state[key] for key in sorted(state)[number - 1 :: 2]}
+        save_file(part, folder / "unet" / name)
+        places |= dict.fromkeys(part, name)
+    (folder / "unet" / index).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder / "unet" / index
+
+
+def test_sharded_weights(folder):
+    before = interop.load(folder).params
+    index = shards(folder)
+    jax.tree.map(np.testing.assert_array_equal, interop.load(folder).params, before)
+    places = json.loads(index.read_text())["weight_map"]
+    change(index, weight_map={**places, "more.weight": places["conv_in.bias"]})
+    with pytest.raises(UserError, match="index.json lists tensors that the shards lack: more.weight"):
+        interop.load(folder)
+    for wrong in ([], {"conv_in.bias": 3}, {"conv_in.bias": "../config.json"}):
+        change(index, weight_map=wrong)
+        with pytest.raises(UserError, match="cannot read .*index.json: its weight_map must map"):
+            interop.load(folder)
+    change(index, weight_map=places)
+    (folder / "unet" / places["conv_in.bias"]).unlink()
+    with pytest.raises(UserError, match=f"{places['conv_in.bias']} does not exist"):
+        interop.load(folder)
+
+
+def test_weights_of_half_precision(folder):
+    path = folder / f"{WEIGHTS}.safetensors"
+    state = load_file(path)
+    path.unlink()
+    save_file({key: tensor.astype(np.float16) for key, tensor in state.items()}, folder / f"{WEIGHTS}.fp16.safetensors")
+    found = interop.load(folder).params["conv_in"]["bias"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, state["conv_in.bias"].astype(np.float16))
+    # The file of full precision is preferred.
+    save_file(state, path)
+    np.testing.assert_array_equal(interop.load(folder).params["conv_in"]["bias"], state["conv_in.bias"])
+
+
+def test_a_folder_with_other_weights(folder):
+    (folder / f"{WEIGHTS}.safetensors").rename(folder / "unet/flax_model.msgpack")
+    with pytest.raises(
+        UserError, match=r"does not exist \(the folder holds config.json, flax_model.msgpack\): load .*"
+    ):
+        interop.load(folder)
 
 
 class TestPyTorchFiles:
