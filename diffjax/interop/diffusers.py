@@ -18,6 +18,7 @@ from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.interop import diffusers_configs as configs
 from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
+from diffjax.interop import diffusers_schedulers as schedulers
 from diffjax.runs import Run
 from diffjax.tasks.generation import Generation
 
@@ -55,11 +56,13 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
     if (folder / "transformer").is_dir():
         model, params, channels, size = diffusers_dit.load_transformer(folder / "transformer")
         label_dropout, scheduler = _DIT_LABEL_DROPOUT, folder / "scheduler"
+        # The DDIM scheduler of DiT's pipelines has no variance type.
+        variance = "learned_range" if model.out_channels == 2 * channels else "fixed_small"
     else:
         piped = (folder / "unet").is_dir()
         model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
-        label_dropout, scheduler = 0.0, folder / "scheduler" if piped else folder
-    read = configs.read_scheduler(scheduler / "scheduler_config.json")
+        label_dropout, scheduler, variance = 0.0, folder / "scheduler" if piped else folder, "fixed_small"
+    read = schedulers.read_scheduler(scheduler / "scheduler_config.json", variance=variance)
     learned = read.variance in ("learned", "learned_range")
     if (model.out_channels == 2 * channels) != learned:
         raise UserError(
@@ -100,7 +103,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         raise UserError(f"{folder} exists already and is not empty: give another folder")
     if not isinstance(run.task, Generation):
         raise UserError(f"diffusers' pipelines have no {type(run.task).__name__}: they generate images")
-    scheduler, written = configs.write_scheduler(run), _written(run)
+    scheduler, written = schedulers.write_scheduler(run), _written(run)
     index = {
         "_class_name": written.pipeline,
         "scheduler": ["diffusers", "DDPMScheduler"],

@@ -71,6 +71,7 @@ def generation(
     target: str = "eps",
     timestep_scale: float = 1.0,
     label_dropout: float = 0.0,
+    condition_channels: int = 0,
     sample: Mapping[str, Any] | None = None,
     preferred: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -86,6 +87,7 @@ def generation(
       target: what the network predicts: "eps", "x0" or "v".
       timestep_scale: the factor of t before it is embedded.
       label_dropout: the probability that a label was dropped in training.
+      condition_channels: channels of its condition image; 0: none.
       sample, preferred: as in `run`.
 
     Raises:
@@ -103,6 +105,7 @@ def generation(
         objective=objective,
         timestep_scale=timestep_scale,
         variance=variance if learned else None,
+        condition_channels=condition_channels,
     )
     return run(
         task, params, path, schedule_section=schedule_section, variance=variance, sample=sample, preferred=preferred

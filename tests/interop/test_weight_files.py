@@ -199,6 +199,13 @@ def test_the_last_step_to_index_0(offset, starts, folder, tmp_path):
         ({"_class_name": "UNet2DConditionModel"}, "is a UNet2DConditionModel: only"),
         ({"out_channels": 4}, "out_channels=4"),
         ({"act_fn": "gelu", "mid_block_type": None}, "mid_block_type=None.*act_fn='gelu'"),
+        ({"norm_num_groups": 3}, "norm_num_groups=3 must divide block_out_channels.0.=8"),
+        ({"attention_head_dim": 3}, "attention_head_dim=3 must divide 16 channels"),
+        ({"layers_per_block": 0}, "layers_per_block=0 must be a whole number ≥ 1"),
+        ({"block_out_channels": [0, 0]}, "block_out_channels=.0, 0. must be a list of whole numbers ≥ 1"),
+        ({"down_block_types": 3}, "down_block_types=3 must be a list of names"),
+        ({"flip_sin_to_cos": "no"}, "flip_sin_to_cos='no' must be true or false"),
+        ({"sample_size": "8"}, "sample_size='8' must be a whole number, or two of them"),
     ],
 )
 def test_a_config_that_the_unet_has_no_fields_for(fields, words, folder):

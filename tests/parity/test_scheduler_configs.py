@@ -85,6 +85,7 @@ REFUSED = [
     ({"beta_start": 0.03}, "beta_start=0.03, beta_end=0.02"),
     ({"beta_end": None}, "beta_end=None must be a number within 0.0 … 1.0"),
     ({"beta_schedule": "laplace"}, "beta_schedule='laplace' is not one of 'linear'"),
+    ({"trained_betas": {}}, "float"),
     ({"trained_betas": [0.1, 2.0], "num_train_timesteps": 2}, "betas"),
     ({"variance_type": "fixed_large_log"}, "variance_type='fixed_large_log' is not one of"),
     ({"variance_type": "learned"}, "variance_type='learned' is not one of"),
@@ -221,7 +222,7 @@ def test_every_field_of_the_installed_diffusers_is_decided():
     assert set(FIELDS) == {name for kind in kinds for name in inspect.signature(kind).parameters}
     assert set(FIELDS) == {name for fields, _ in REFUSED for name in fields} - {"_class_name"}
     defaults = {name: p.default for kind in kinds for name, p in inspect.signature(kind).parameters.items()}
-    assert defaults == interop.diffusers.configs._SCHEDULER
+    assert defaults == interop.diffusers.schedulers.DEFAULTS
 
 
 @pytest.mark.usefixtures("x64")
