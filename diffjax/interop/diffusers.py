@@ -63,8 +63,7 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
         model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
         label_dropout, scheduler, variance = 0.0, folder / "scheduler" if piped else folder, "fixed_small"
     read = schedulers.read_scheduler(scheduler / "scheduler_config.json", variance=variance)
-    learned = read.variance in ("learned", "learned_range")
-    if (model.out_channels == 2 * channels) != learned:
+    if (model.out_channels == 2 * channels) != (read.variance == "learned_range"):
         raise UserError(
             f"{folder}: a network with {model.out_channels} channels for images of {channels} does not go with "
             f"variance_type {read.variance!r}"

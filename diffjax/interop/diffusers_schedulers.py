@@ -181,6 +181,8 @@ def write_scheduler(run: Run) -> dict[str, Any]:
     clipping = _written_clip(run)
     if task.timestep_scale != 1.0:
         lacking.append(f"timestep_scale={task.timestep_scale}")
+    if task.variance == "learned":
+        lacking.append("variance='learned', which is log σ²")
     if clipping is None:
         limit = f" with limit={options.limit}" if options.clip == "dynamic" else ""
         lacking.append(f"clip={options.clip!r}{limit}")
@@ -190,7 +192,9 @@ def write_scheduler(run: Run) -> dict[str, Any]:
         lacking.append(f"timestep spacing with end={options.end}")
     if lacking:
         raise UserError(f"diffusers' pipelines have no {', no '.join(lacking)}")
-    linear = np.allclose(betas, np.linspace(betas[0], betas[-1], len(betas)), rtol=1e-12, atol=0)
+    linear = betas[0] < betas[-1] and np.allclose(
+        betas, np.linspace(betas[0], betas[-1], len(betas)), rtol=1e-12, atol=0
+    )
     return {
         "num_train_timesteps": run.schedule.num_timesteps,
         "beta_start": float(betas[0]),

@@ -18,7 +18,7 @@ from diffjax.tasks.base import Objective, Task
 from diffjax.tasks.generation import Generation
 from diffjax.tasks.super_resolution import SuperResolution
 
-VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 _LARGEST_SIZE = 16384
 
 
@@ -95,7 +95,7 @@ def generation(
     """
     if variance not in VARIANCES:
         raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
-    learned = variance in ("learned", "learned_range")
+    learned = variance == "learned_range"
     # The λ of Improved DDPM; a network with a learned variance was trained with some λ > 0.
     objective = Objective(target=target, vlb_weight=0.001 if learned else 0.0, label_dropout=label_dropout)
     task = Generation(

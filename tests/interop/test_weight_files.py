@@ -1,5 +1,6 @@
 """Files that cannot be imported, and networks that cannot be exported, are refused by name."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -78,7 +79,12 @@ def test_the_config_of_an_imported_network_describes_it(folder):
 
 
 @pytest.mark.parametrize(
-    "schedule", [{"name": "cosine", "num_timesteps": 60}, {"name": "quadratic", "zero_terminal_snr": True}]
+    "schedule",
+    [
+        {"name": "cosine", "num_timesteps": 60},
+        {"name": "quadratic", "zero_terminal_snr": True},
+        {"name": "constant", "num_timesteps": 60},
+    ],
 )
 def test_a_schedule_without_a_formula_in_diffusers(schedule, tmp_path):
     run = trained(schedule=schedule, train={"target": "v"})
@@ -385,6 +391,13 @@ def test_without_pytorch(tmp_path, monkeypatch):
     (tmp_path / "net.pt").write_bytes(b"")
     with pytest.raises(UserError, match="install PyTorch to read it"):
         interop.load(tmp_path / "net.pt")
+
+
+def test_a_variance_that_diffusers_reads_otherwise(tmp_path):
+    run = trained(train={"vlb_weight": 0.001})
+    run = dataclasses.replace(run, task=dataclasses.replace(run.task, variance="learned"))
+    with pytest.raises(UserError, match="no variance='learned', which is log σ²"):
+        interop.export(tmp_path / "x", run)
 
 
 def test_export_keeps_what_is_there(folder):
