@@ -21,7 +21,9 @@ SAMPLERS = Registry("sampler")
 
 
 @SAMPLERS.register
-def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_small") -> Sampler:
+def ddpm(
+    schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_small", last_step_noise: bool = False
+) -> Sampler:
     """Builds the ancestral sampler (DDPM Alg. 2) on any descending grid: the mean of q(x_s | x_t, x̂0) plus σ·z.
 
         x_s = √α(1-ᾱ_s)/(1-ᾱ_t)·x_t + √ᾱ_s(1-α)/(1-ᾱ_t)·x̂0 + σ·z,     α = ᾱ_t/ᾱ_s
@@ -35,6 +37,8 @@ def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_sma
       schedule: the noise schedule.
       grid: `int[S+1]`, descending within -1 … T-1.
       variance: σ² of a step: "fixed_small", "fixed_large", "learned" or "learned_range".
+      last_step_noise: whether a step to clean data adds noise too if it starts above index 0, with β̃ = 1e-20, as
+        diffusers' `DDPMScheduler` does.
 
     Raises:
       ValueError: an unknown variance, or an invalid grid.
@@ -45,6 +49,9 @@ def ddpm(schedule: NoiseSchedule, grid: ArrayLike, *, variance: str = "fixed_sma
     large = 1.0 - alpha
     small = (1.0 - ab_s) / (1.0 - ab_t) * large
     noisy = (ab_s < 1.0) & (large > 0.0)  # False on the step to clean data and on repeated indices
+    if last_step_noise:
+        added = (levels.s == -1) & (levels.t > 0)
+        noisy, small = noisy | added, np.where(added, 1e-20, small)
     if variance == "fixed_small":
         d, log_var = np.sqrt(small), None
     elif variance == "fixed_large":
@@ -76,6 +83,7 @@ def ddim(
     sigma_hat: bool = False,
     final_noise: bool = False,
     rederive_eps: bool = True,
+    stride_end: int | None = None,
 ) -> Sampler:
     """Builds DDIM (Song et al. 2021, Eq. 12), with the σ of Eq. 16 between neighbouring grid points.
 
@@ -93,9 +101,12 @@ def ddim(
         mean of η = 1; excludes `eta` and `sigma`.
       final_noise: whether, with `sigma_hat`, the step to clean data adds noise too, as in some code.
       rederive_eps: whether ε̂ is derived again from the clipped x̂0; False keeps the network's ε̂ (diffusers' default).
+      stride_end: -1 or 0 makes the steps of diffusers' `DDIMScheduler`: each ends ⌊T/S⌋ indices below its start, even
+        if the grid's next entry is another, or at this index if that is below 0; None: steps end at the next entry.
 
     Raises:
-      ValueError: η outside [0, 1], σ too large, options that exclude each other, or an invalid grid.
+      ValueError: η outside [0, 1], σ too large, options that exclude each other, an invalid grid, or one with unequal
+        steps and `stride_end`.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta={eta} must be within [0, 1]")
@@ -106,6 +117,8 @@ def ddim(
     if final_noise and not sigma_hat:
         raise ValueError("final_noise=True needs sigma_hat=True")
     levels = _descending(schedule, grid)
+    if stride_end is not None:
+        levels = _with_stride(levels, schedule, stride_end)
     ab_t, ab_s = levels.ab_t, levels.ab_s
     sigma_ddpm = np.sqrt((1.0 - ab_s) / (1.0 - ab_t) * (1.0 - ab_t / ab_s))
     if sigma is not None:
@@ -327,6 +340,20 @@ def _descending(schedule: NoiseSchedule, grid: ArrayLike) -> Levels:
     if levels.t[0] < levels.s[-1]:
         raise ValueError(f"grid={levels.t[0]} … {levels.s[-1]} must descend: this sampler denoises")
     return levels
+
+
+def _with_stride(levels: Levels, schedule: NoiseSchedule, end: int) -> Levels:
+    """Returns steps from the same indices that each end ⌊T/S⌋ lower, or at `end` if that is below 0."""
+    if end not in (-1, 0):
+        raise ValueError(f"stride_end={end} is not one of None, -1 (clean data), 0")
+    distances = np.diff(levels.t)
+    if len(distances) and np.ptp(distances) > 1:
+        raise ValueError(
+            f"stride_end={end} needs equal steps, as leading, trailing and linspace have; None allows others"
+        )
+    s = levels.t - schedule.num_timesteps // len(levels.t)
+    s = np.where(s < 0, end, s).astype(np.int32)
+    return levels._replace(s=s, ab_s=schedule.alpha_bar_at(s))
 
 
 def _sigma_bar(alpha_bar: np.ndarray) -> np.ndarray:

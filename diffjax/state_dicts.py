@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from diffjax.errors import UserError
 
 _WIDENED = ("float16", "bfloat16")
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read(path: Path) -> Any:
@@ -20,11 +21,22 @@ def read(path: Path) -> Any:
     A `.safetensors` file gives a dict; a PyTorch file, always read with `weights_only=True`, gives the saved object.
 
     Raises:
-      UserError: a file that does not exist, is damaged or holds code; or PyTorch is needed but not installed.
+      UserError: a file that does not exist, is damaged or holds code, or a git-LFS pointer; or PyTorch is needed but
+        not installed.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
+    if _begins(path, _LFS):
+        raise UserError(f"{path} is a git-LFS pointer and not the file itself: run `git lfs pull` in its repository")
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

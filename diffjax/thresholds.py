@@ -25,7 +25,7 @@ def clip(limit: float = 1.0) -> jax.tree_util.Partial:
 
 
 @THRESHOLDS.register
-def dynamic(percentile: float = 0.995, limit: float = 1.0) -> jax.tree_util.Partial:
+def dynamic(percentile: float = 0.995, limit: float = 1.0, *, largest: float | None = None) -> jax.tree_util.Partial:
     """Applies dynamic thresholding to each sample (Saharia et al. 2022, Imagen §2.3).
 
         x̂0 ← clip(x̂0, -s, s)·limit/s,     s = max(limit, the percentile of |x̂0|)
@@ -33,22 +33,26 @@ def dynamic(percentile: float = 0.995, limit: float = 1.0) -> jax.tree_util.Part
     Args:
       percentile: the percentile as a fraction in [0, 1], interpolated linearly between elements.
       limit: the largest absolute value of the data; a sample with s = `limit` is only clipped.
+      largest: the largest s, at least `limit` (diffusers' sample_max_value); None: s has no upper bound.
 
     Raises:
-      ValueError: a percentile outside [0, 1], or a limit that is not > 0 and finite.
+      ValueError: a percentile outside [0, 1], a limit that is not > 0 and finite, or a largest s below the limit.
     """
     if not isinstance(percentile, jax.core.Tracer) and not 0.0 <= percentile <= 1.0:
         raise ValueError(f"percentile={percentile} must be within [0, 1]; it is a fraction, such as 0.995")
-    return jax.tree_util.Partial(_dynamic, _number(percentile), _checked_limit(limit))
+    limit, largest = _checked_limit(limit), _number(math.inf if largest is None else largest)
+    if not any(isinstance(value, jax.core.Tracer) for value in (limit, largest)) and not largest >= limit:
+        raise ValueError(f"largest={largest} must be at least limit={limit}")
+    return jax.tree_util.Partial(_dynamic, _number(percentile), limit, largest)
 
 
 def _clip(limit, x0):
     return jnp.clip(x0, -limit, limit)
 
 
-def _dynamic(percentile, limit, x0):
+def _dynamic(percentile, limit, largest, x0):
     quantile = jnp.quantile(jnp.abs(x0), percentile, axis=tuple(range(1, x0.ndim)), keepdims=True)
-    s = jnp.maximum(limit, quantile)
+    s = jnp.clip(quantile, limit, largest)
     return jnp.clip(x0, -s, s) * (limit / s)
 
 

@@ -1,9 +1,9 @@
 """Time grids: `int32[S+1]`, from the noisiest index down to -1, which is clean data.
 
-Step i of a sampler goes from `grid[i]` to `grid[i+1]`; there is no other notion of a "previous timestep". A reversed
-grid encodes. Spacings with `num_steps` give exactly S steps from S different indices: where a formula repeats an index,
-the repeat moves to the nearest free index (upwards in a tie). With `end=0` a grid stops at index 0, where x still has
-a little noise (ᾱ_0 < 1), as in some code.
+Step i of a sampler goes from `grid[i]` to `grid[i+1]`; only `samplers.ddim(stride_end=…)` has another notion of a
+"previous timestep", that of diffusers. A reversed grid encodes. Spacings with `num_steps` give exactly S steps from S
+different indices: where a formula repeats an index, the repeat moves to the nearest free index (upwards in a tie). With
+`end=0` a grid stops at index 0, where x still has a little noise (ᾱ_0 < 1), as in some code.
 """
 
 import re
@@ -92,8 +92,8 @@ def trailing(num_timesteps: int, num_steps: int, *, rounding: str = "nearest", e
 def linspace(num_timesteps: int, num_steps: int, *, end: int = -1) -> Grid:
     """Returns round(i·(T-1)/(S-1)) for i = S-1 … 0, then -1 (diffusers' "linspace"): includes T-1 and 0.
 
-    diffusers nevertheless steps to t - ⌊T/S⌋, which is not the next entry. With S = 1 the grid starts at T-1 (in
-    diffusers at 0). With `end=0`: round(i·(T-1)/S) for i = S … 0.
+    diffusers' DDIM nevertheless steps to t - ⌊T/S⌋, not to the next entry (`samplers.ddim(stride_end=…)`). With S = 1
+    the grid starts at T-1 (in diffusers at 0). With `end=0`: round(i·(T-1)/S) for i = S … 0.
 
     Args:
       num_timesteps: the number T of timesteps.

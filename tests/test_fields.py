@@ -56,13 +56,14 @@ OPTIONS = {
         "explicit": {"indices": (tuple[int, ...], REQUIRED), **END},
     },
     "samplers": {
-        "ddpm": {"variance": (str, "fixed_small")},
+        "ddpm": {"variance": (str, "fixed_small"), "last_step_noise": (bool, False)},
         "ddim": {
             "eta": (float, 0.0),
             "sigma": (tuple[float, ...] | None, None),
             "sigma_hat": (bool, False),
             "final_noise": (bool, False),
             "rederive_eps": (bool, True),
+            "stride_end": (int | None, None),
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
         "heun": {},
@@ -72,7 +73,7 @@ OPTIONS = {
     },
     "thresholds": {
         "clip": {"limit": (float, 1.0)},
-        "dynamic": {"percentile": (float, 0.995), "limit": (float, 1.0)},
+        "dynamic": {"percentile": (float, 0.995), "limit": (float, 1.0), "largest": (float | None, None)},
     },
     "weightings": {
         "simple": {},

@@ -228,6 +228,37 @@ def test_notebook_shows_a_stack_by_its_shape():
     assert dj.stack([sampler, sampler])._repr_html_() == "Sampler(columns of shape (2, 5))"
 
 
+def test_steps_of_equal_stride():
+    # The same as the grid's own steps where those are equal, and as far below the start where they are not.
+    leading = timesteps.leading(1000, 30)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        samplers.ddim(SCHEDULE, leading, eta=0.5, stride_end=-1),
+        samplers.ddim(SCHEDULE, leading, eta=0.5),
+    )
+    linspace = timesteps.linspace(1000, 10)
+    assert samplers.ddim(SCHEDULE, linspace, stride_end=-1).t_to.tolist() == [*(linspace[:-2] - 100), -1]
+    # A step from index 0 to index 0 calls the network, and mixes x̂0 and ε̂ again.
+    last = jax.tree.map(lambda column: column[-1], samplers.ddim(SCHEDULE, leading, eta=1.0, stride_end=0))
+    assert (last.t_net, last.t_from, last.t_to, last.d) == (0, 0, 0, 0.0)
+    np.testing.assert_allclose([last.b**2, last.c**2], [SCHEDULE.alpha_bars[0], 1 - SCHEDULE.alpha_bars[0]])
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range", "learned"])
+def test_noise_of_the_step_to_clean_data(variance):
+    for grid, last in ((timesteps.trailing(1000, 50), 19), (timesteps.leading(1000, 50), 0)):
+        quiet, noisy = (
+            samplers.ddpm(SCHEDULE, grid, variance=variance, last_step_noise=added) for added in (False, True)
+        )
+        assert quiet.d[-1] == 0.0
+        np.testing.assert_array_equal(noisy.d[:-1], quiet.d[:-1])
+        beta = 1 - SCHEDULE.alpha_bars[last]
+        expected = {"fixed_small": 1e-10, "fixed_large": np.sqrt(beta)}.get(variance, 1.0)
+        np.testing.assert_allclose(noisy.d[-1], expected if last > 0 else 0.0)
+        if variance == "learned_range" and last > 0:
+            np.testing.assert_allclose(noisy.log_var[-1], np.log([1e-20, beta]))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -240,6 +271,8 @@ def test_notebook_shows_a_stack_by_its_shape():
         ),
         (lambda: samplers.ddpm(SCHEDULE, [-1, 10, 999]), "grid=-1 … 999 must descend"),
         (lambda: samplers.ddim(SCHEDULE, [1000, -1]), "leaves -1 … 999"),
+        (lambda: samplers.ddim(SCHEDULE, timesteps.full(1000), stride_end=1), "stride_end=1 is not one of None, -1"),
+        (lambda: samplers.ddim(SCHEDULE, timesteps.quadratic(1000, 10), stride_end=-1), "stride_end=-1 needs equal"),
     ],
 )
 def test_bad_input(make, words):

@@ -23,11 +23,12 @@ def test_clip():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("percentile", [0.0, 0.5, 0.9, 0.995, 1.0])
 @pytest.mark.parametrize("limit", [1.0, 2.0])
-def test_dynamic_is_imagens_formula_sample_by_sample(percentile, limit):
+@pytest.mark.parametrize("largest", [None, 2.0, 2.5])
+def test_dynamic_is_imagens_formula_sample_by_sample(percentile, limit, largest):
     x0 = np.array(draw()) * np.array([0.1, 0.5, 1, 2, 10]).reshape(-1, 1, 1, 1)
-    result = thresholds.dynamic(percentile, limit)(jnp.asarray(x0))
+    result = thresholds.dynamic(percentile, limit, largest=largest)(jnp.asarray(x0))
     for sample, thresholded in zip(x0, result, strict=True):
-        s = max(limit, np.quantile(np.abs(sample), percentile))
+        s = min(max(limit, np.quantile(np.abs(sample), percentile)), largest or np.inf)
         np.testing.assert_allclose(thresholded, np.clip(sample, -s, s) / s * limit, rtol=1e-12)
     assert np.max(np.abs(result)) <= limit * (1 + 1e-12)
 
@@ -52,6 +53,7 @@ def test_other_numbers_compile_nothing(count_compilations):
     for first, second in [
         (thresholds.clip(1), thresholds.clip(np.float32(0.3))),
         (thresholds.dynamic(), thresholds.dynamic(np.float64(0.9), 2)),
+        (thresholds.dynamic(), thresholds.dynamic(largest=1.5)),
     ]:
         jitted(first, x0).block_until_ready()
         count_compilations()
@@ -101,6 +103,8 @@ def _halved(function, x, t):
         (lambda: thresholds.dynamic(limit=-1), "limit=-1"),
         (lambda: thresholds.dynamic(99.5), r"percentile=99.5 must be within \[0, 1\]"),
         (lambda: thresholds.dynamic(float("nan")), "percentile=nan"),
+        (lambda: thresholds.dynamic(largest=0.5), "largest=0.5 must be at least limit=1.0"),
+        (lambda: thresholds.dynamic(largest=float("nan")), "largest=nan"),
     ],
 )
 def test_bad_input(make, words):

@@ -16,10 +16,18 @@ from diffjax.errors import UserError
 from diffjax.interop import abarankab, diffusers, openai, pesser, sr3
 from diffjax.interop.diffusers import export
 from diffjax.runs import Run
+from diffjax.schedules import NoiseSchedule
 
 __all__ = ["export", "load"]
 
 _FILES = (pesser, openai, abarankab, sr3)
+_KINDS = {
+    bool: "True or False",
+    str: "a string",
+    str | None: "a string",
+    NoiseSchedule | None: "a schedule (dj.schedules)",
+}
+"""The annotations of options that are checked here, and what they allow."""
 
 
 def load(path: str | os.PathLike, **options) -> Run:
@@ -43,7 +51,10 @@ def load(path: str | os.PathLike, **options) -> Run:
     saved = state_dicts.read(path)
     kind = next((kind for kind in _FILES if kind.recognised(saved)), None)
     if kind is None:
-        raise UserError(f"{path} holds no network of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's code")
+        raise UserError(
+            f"{path} holds no network of pesser's, ermongroup's, OpenAI's, abarankab's or Janspiry's code; diffusers' "
+            "networks are loaded from their folders"
+        )
     _check_options(kind, options, path)
     try:
         return kind.load(saved, path, **options)
@@ -55,6 +66,11 @@ def load(path: str | os.PathLike, **options) -> Run:
 
 def _check_options(kind, options: dict, path: Path) -> None:
     parameters = inspect.signature(kind.load).parameters.values()
-    allowed = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    if unknown := [name for name in options if name not in allowed]:
-        raise UserError(f"{unknown[0]!r} is not an option for {path}: allowed are {', '.join(allowed)}")
+    hints = {
+        parameter.name: parameter.annotation for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for name, value in options.items():
+        if name not in hints:
+            raise UserError(f"{name!r} is not an option for {path}: allowed are {', '.join(hints)}")
+        if hints[name] in _KINDS and not isinstance(value, hints[name]):
+            raise UserError(f"{path}: {name}={value!r} must be {_KINDS[hints[name]]}")

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 from safetensors.numpy import save
 
-from diffjax import models, state_dicts
+from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.interop import diffusers_configs as configs
-from diffjax.interop import diffusers_dit, imported, mapping
+from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
+from diffjax.interop import diffusers_schedulers as schedulers
 from diffjax.runs import Run
 from diffjax.tasks.generation import Generation
-
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 # The names of attention modules before diffusers 0.13, and after.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -57,13 +56,14 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
     if (folder / "transformer").is_dir():
         model, params, channels, size = diffusers_dit.load_transformer(folder / "transformer")
         label_dropout, scheduler = _DIT_LABEL_DROPOUT, folder / "scheduler"
+        # The DDIM scheduler of DiT's pipelines has no variance type.
+        variance = "learned_range" if model.out_channels == 2 * channels else "fixed_small"
     else:
         piped = (folder / "unet").is_dir()
         model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
-        label_dropout, scheduler = 0.0, folder / "scheduler" if piped else folder
-    read = configs.read_scheduler(scheduler / "scheduler_config.json")
-    learned = read.variance in ("learned", "learned_range")
-    if (model.out_channels == 2 * channels) != learned:
+        label_dropout, scheduler, variance = 0.0, folder / "scheduler" if piped else folder, "fixed_small"
+    read = schedulers.read_scheduler(scheduler / "scheduler_config.json", variance=variance)
+    if (model.out_channels == 2 * channels) != (read.variance == "learned_range"):
         raise UserError(
             f"{folder}: a network with {model.out_channels} channels for images of {channels} does not go with "
             f"variance_type {read.variance!r}"
@@ -78,6 +78,7 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
         target=read.target,
         label_dropout=label_dropout,
         sample=read.sample,
+        preferred=read.preferred,
     )
 
 
@@ -101,7 +102,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         raise UserError(f"{folder} exists already and is not empty: give another folder")
     if not isinstance(run.task, Generation):
         raise UserError(f"diffusers' pipelines have no {type(run.task).__name__}: they generate images")
-    scheduler, written = configs.write_scheduler(run), _written(run)
+    scheduler, written = schedulers.write_scheduler(run), _written(run)
     index = {
         "_class_name": written.pipeline,
         "scheduler": ["diffusers", "DDPMScheduler"],
@@ -118,7 +119,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
             (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
         ):
             path.write_text(json.dumps(config, indent=2) + "\n")
-        (part / written.folder / _WEIGHTS[0]).write_bytes(save(written.state, metadata={"format": "pt"}))
+        (part / written.folder / diffusers_weights.NAME).write_bytes(save(written.state, metadata={"format": "pt"}))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -167,8 +168,8 @@ def names(model: models.UNet) -> mapping.Names:
 def _load_unet(folder: Path) -> tuple[models.UNet, mapping.Params, int, tuple[int, int] | None]:
     """Returns (network, parameters, channels of an image, (height, width) or None) of a `UNet2DModel`'s folder."""
     model, channels, size = configs.read_unet(folder / "config.json")
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
-    state = {_renamed(key): tensor for key, tensor in state_dicts.state_dict(state_dicts.read(path), path).items()}
+    state, path = diffusers_weights.read_weights(folder)
+    state = {_renamed(key): tensor for key, tensor in state.items()}
     table = mapping.rules(mapping.param_shapes(model, channels), names(model))
     return model, mapping.to_params(table, state, str(path)), channels, size
 

@@ -1,16 +1,15 @@
-"""Converts diffusers' JSON configs: `UNet2DModel` ↔ UNet, DDPM and DDIM schedulers ↔ schedule and sampling."""
+"""Converts the JSON config of diffusers' `UNet2DModel` to a `UNet`, and back."""
 
-import warnings
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from diffjax import models
 from diffjax.errors import UserError, read_json
-from diffjax.interop import imported
-from diffjax.runs import Run
+from diffjax.interop import mapping
 
 # diffusers' defaults of fields that a config may leave out.
 _UNET = {
@@ -43,27 +42,6 @@ _UNET = {
     "num_class_embeds": None,
     "num_train_timesteps": None,
 }
-_SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "variance_type": "fixed_small",
-    "clip_sample": True,
-    "clip_sample_range": 1.0,
-    "prediction_type": "epsilon",
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "sample_max_value": 1.0,
-    "timestep_spacing": "leading",
-    "steps_offset": 0,
-    "set_alpha_to_one": True,
-    "rescale_betas_zero_snr": False,
-}
-_SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2")
-_SPACINGS = ("leading", "trailing", "linspace")
-_TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _ALLOWED = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
@@ -76,22 +54,27 @@ _ALLOWED = {
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "class_embed_type": (None,),
 }
+# diffusers' names of the fields of a UNet, for messages about its config.
+_THEIRS = {
+    "base_channels": "block_out_channels[0]",
+    "channel_mults": "block_out_channels / block_out_channels[0]",
+    "num_res_blocks": "layers_per_block",
+    "num_groups": "norm_num_groups",
+    "num_head_channels": "attention_head_dim",
+    "num_classes": "num_class_embeds",
+    "time_channels": "time_embedding_dim",
+}
+_OURS = re.compile(rf"\b({'|'.join(_THEIRS)})\b")
 _PLAIN, _RESNET = ("DownBlock2D", "UpBlock2D"), ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 _ATTENTION = ("AttnDownBlock2D", "AttnUpBlock2D")
 
 
-class Scheduler(NamedTuple):
-    """The values of a scheduler's config."""
+def read_config(path: Path, defaults: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns the config of a class of diffusers, with its defaults.
 
-    schedule_section: dict[str, Any]
-    """The config section of the schedule."""
-    target: str
-    variance: str
-    sample: dict[str, Any]
-    """The timestep spacing and the clipping, as fields of `config.sample`."""
-
-
-def _read_config(path: Path, defaults: dict[str, Any], kind: str) -> dict[str, Any]:
+    Raises:
+      UserError: a file that is missing or damaged, or another network than a `UNet2DModel`.
+    """
     config = read_json(path, "the folder must have been saved by diffusers")
     found = config.get("_class_name", kind)
     if kind == "UNet2DModel" and found != kind:
@@ -108,7 +91,9 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
     Raises:
       UserError: a missing or damaged file, or fields with values that the UNet does not support; all are listed.
     """
-    config = _read_config(path, _UNET, "UNet2DModel")
+    config = read_config(path, _UNET, "UNet2DModel")
+    if problems := _wrong_types(config):
+        raise UserError(f"{path}: {'; '.join(problems)}")
     problems = unsupported(config, _UNET, _ALLOWED)
     down, up = ([kind.removeprefix("UNetRes") for kind in config[f"{side}_block_types"]] for side in ("down", "up"))
     for side, kinds in enumerate((down, up)):
@@ -157,7 +142,34 @@ def read_unet(path: Path) -> tuple[models.UNet, int, tuple[int, int] | None]:
         downsample_padding=(config["downsample_padding"] and 1, 1),
         resblock_updown=True in resnet,
     )
+    try:
+        mapping.param_shapes(model, channels)
+    except ValueError as error:
+        raise UserError(f"{path}: {re.sub(_OURS, lambda name: _THEIRS[name[0]], str(error))}") from error
     return model, channels, (size, size) if isinstance(size, int) else None if size is None else tuple(size)
+
+
+def _wrong_types(config: Mapping[str, Any]) -> list[str]:
+    """Returns the fields of a `UNet2DModel`'s config that are not of the kind that `read_unet` computes with."""
+
+    def is_list(value, kind):
+        return isinstance(value, (list, tuple)) and len(value) > 0 and all(type(item) is kind for item in value)
+
+    size, channels = config["sample_size"], config["in_channels"]
+    wanted = {
+        "sample_size": (
+            size is None or type(size) is int or (is_list(size, int) and len(size) == 2),
+            "a whole number, or two of them",
+        ),
+        "in_channels": (type(channels) is int and channels >= 1, "a whole number ≥ 1"),
+        "block_out_channels": (
+            is_list(config["block_out_channels"], int) and min(config["block_out_channels"]) >= 1,
+            "a list of whole numbers ≥ 1",
+        ),
+        **{name: (is_list(config[name], str), "a list of names") for name in ("down_block_types", "up_block_types")},
+        **{name: (type(config[name]) is bool, "true or false") for name in ("add_attention", "flip_sin_to_cos")},
+    }
+    return [f"{name}={config[name]!r} must be {kind}" for name, (is_right, kind) in wanted.items() if not is_right]
 
 
 def unsupported(config: Mapping[str, Any], known: Collection[str], allowed: Mapping[str, Collection[Any]]) -> list[str]:
@@ -172,67 +184,6 @@ def unsupported(config: Mapping[str, Any], known: Collection[str], allowed: Mapp
         for field, value in config.items()
         if field not in known and not field.startswith("_") and value not in (None, False)
     ]
-
-
-def read_scheduler(path: Path) -> Scheduler:
-    """Reads the config of a DDPM or DDIM scheduler.
-
-    Raises:
-      UserError: a file that is missing or damaged; a scheduler or a value that this library does not support.
-    """
-    config = _read_config(path, _SCHEDULER, "DDPMScheduler")
-    choices = {
-        "_class_name": ("DDPMScheduler", "DDIMScheduler"),
-        "beta_schedule": _SCHEDULES,
-        "prediction_type": tuple(_TARGETS),
-        "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"),
-        "timestep_spacing": _SPACINGS,
-    }
-    for field, allowed in choices.items():
-        if config.get(field, "DDPMScheduler") not in allowed:
-            raise UserError(f"{path}: {field}={config[field]!r} is not one of {', '.join(map(repr, allowed))}")
-    try:
-        section = _schedule_section(config)
-        imported.schedule(section)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    spacing = config["timestep_spacing"]
-    sample = {"timestep_spacing": spacing, "end": -1 if config["set_alpha_to_one"] else 0} | _clip(config, path)
-    if spacing == "leading":
-        sample["offset"] = config["steps_offset"]
-    return Scheduler(
-        schedule_section=section,
-        target=_TARGETS[config["prediction_type"]],
-        variance=config["variance_type"].removesuffix("_log"),
-        sample=sample,
-    )
-
-
-def _schedule_section(config: dict[str, Any]) -> dict[str, Any]:
-    kind, total = config["beta_schedule"], config["num_train_timesteps"]
-    if config["trained_betas"] is not None:
-        section = imported.betas(config["trained_betas"])
-    elif kind == "squaredcos_cap_v2":
-        section = {"name": "cosine", "num_timesteps": total}
-    else:
-        ends = {name: config[name] for name in ("beta_start", "beta_end")}
-        section = {"name": kind, "num_timesteps": total, **ends}
-    return section | {"zero_terminal_snr": bool(config["rescale_betas_zero_snr"])}
-
-
-def _clip(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Returns the fields of `config.sample` that describe the clipping.
-
-    diffusers' dynamic thresholding is `thresholds.dynamic` with limit 1, except for its upper bound of s,
-    `sample_max_value`.
-    """
-    if not config["thresholding"]:
-        return {"clip": config["clip_sample_range"] if config["clip_sample"] else None}
-    if config["sample_max_value"] == 1.0:
-        return {"clip": 1.0}  # s = 1
-    largest = config["sample_max_value"]
-    warnings.warn(f"{path}: sample_max_value={largest!r} is ignored: s has no upper bound here", stacklevel=2)
-    return {"clip": "dynamic", "percentile": config["dynamic_thresholding_ratio"], "limit": 1.0}
 
 
 def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -308,40 +259,4 @@ def write_unet(model: models.UNet, channels: int, image_size: tuple[int, int]) -
         "add_attention": model.middle_attention,
         "num_class_embeds": model.num_classes,
         **({} if hidden == 4 * model.base_channels else {"time_embedding_dim": hidden}),
-    }
-
-
-def write_scheduler(run: Run) -> dict[str, Any]:
-    """Returns the config of a `DDPMScheduler`, from which diffusers can also make a `DDIMScheduler`.
-
-    Args:
-      run: a run that generates images.
-
-    Raises:
-      UserError: values that diffusers does not support; all are listed.
-    """
-    betas, task, options, lacking = run.schedule.betas, run.task, run.config.sample, []
-    clip, spacing = run.clip, options.timestep_spacing
-    if task.timestep_scale != 1.0:
-        lacking.append(f"timestep_scale={task.timestep_scale}")
-    if callable(clip):
-        lacking.append(f"clip={options.clip!r}")
-    if spacing not in _SPACINGS:
-        lacking.append(f"timestep_spacing={spacing!r}")
-    if lacking:
-        raise UserError(f"diffusers' pipelines have no {', no '.join(lacking)}")
-    linear = np.allclose(betas, np.linspace(betas[0], betas[-1], len(betas)), rtol=1e-12, atol=0)
-    return {
-        "num_train_timesteps": run.schedule.num_timesteps,
-        "beta_start": float(betas[0]),
-        "beta_end": float(betas[-1]),
-        "beta_schedule": "linear",
-        "trained_betas": None if linear else betas.tolist(),
-        "variance_type": task.variance or options.get("variance") or run.preferred.get("variance", "fixed_small"),
-        "clip_sample": clip is not None,
-        "clip_sample_range": 1.0 if clip is None else clip,
-        "prediction_type": next(name for name, target in _TARGETS.items() if target == task.objective.target),
-        "timestep_spacing": spacing,
-        "steps_offset": options.get("offset", 0),
-        "set_alpha_to_one": options.get("end", -1) == -1,
     }

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from diffjax import models, state_dicts
+from diffjax import models
 from diffjax.errors import UserError, read_json
 from diffjax.interop import mapping
 from diffjax.interop.diffusers_configs import unsupported
+from diffjax.interop.diffusers_weights import read_weights
 
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 
 # diffusers' defaults of fields that a config may leave out.
@@ -78,8 +78,7 @@ def load_transformer(folder: Path) -> tuple[models.DiT, mapping.Params, int, tup
       UserError: a file that is missing or damaged, a config that DiT does not support, or other tensors.
     """
     network, channels, image_size = read_transformer(folder / "config.json")
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
-    state = state_dicts.state_dict(state_dicts.read(path), path)
+    state, path = read_weights(folder)
     return network, to_params(network, channels, state, str(path)), channels, image_size
 
 

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffjax import models, schedules
+from diffjax import fields, models, schedules
 from diffjax.errors import UserError
 from diffjax.runs import Run, resolve
+from diffjax.samplers import SAMPLERS
 from diffjax.schedules import SCHEDULES, NoiseSchedule
 from diffjax.tasks.base import Objective, Task
 from diffjax.tasks.generation import Generation
 from diffjax.tasks.super_resolution import SuperResolution
 
-VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 _LARGEST_SIZE = 16384
 
 
@@ -70,7 +71,9 @@ def generation(
     target: str = "eps",
     timestep_scale: float = 1.0,
     label_dropout: float = 0.0,
+    condition_channels: int = 0,
     sample: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
 ) -> Run:
     """Returns the run of a network that generates images.
 
@@ -84,14 +87,15 @@ def generation(
       target: what the network predicts: "eps", "x0" or "v".
       timestep_scale: the factor of t before it is embedded.
       label_dropout: the probability that a label was dropped in training.
-      sample: as in `run`.
+      condition_channels: channels of its condition image; 0: none.
+      sample, preferred: as in `run`.
 
     Raises:
       ValueError: an invalid value.
     """
     if variance not in VARIANCES:
         raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
-    learned = variance in ("learned", "learned_range")
+    learned = variance == "learned_range"
     # The λ of Improved DDPM; a network with a learned variance was trained with some λ > 0.
     objective = Objective(target=target, vlb_weight=0.001 if learned else 0.0, label_dropout=label_dropout)
     task = Generation(
@@ -101,8 +105,11 @@ def generation(
         objective=objective,
         timestep_scale=timestep_scale,
         variance=variance if learned else None,
+        condition_channels=condition_channels,
     )
-    return run(task, params, path, schedule_section=schedule_section, variance=variance, sample=sample)
+    return run(
+        task, params, path, schedule_section=schedule_section, variance=variance, sample=sample, preferred=preferred
+    )
 
 
 def run(
@@ -113,6 +120,7 @@ def run(
     schedule_section: Mapping[str, Any],
     variance: str,
     sample: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
 ) -> Run:
     """Returns the run of an imported network, which is sampled by DDIM in at most 50 steps.
 
@@ -124,13 +132,15 @@ def run(
       variance: the variance that its authors sample with.
       sample: other fields of `config.sample`: the timestep spacing and its options (default: leading), the clipping
         (default: ± 1) and its options.
+      preferred: options of samplers, used with those samplers that have them.
 
     Raises:
       UserError: an invalid value.
     """
-    given = {"timestep_spacing": "leading", "clip": 1.0} | dict(sample or {})
-    # A grid that ends at index 0 has no step that starts there.
-    most = task.schedule.num_timesteps - (given.get("end", -1) + 1)
+    preferred = {"variance": variance, **(preferred or {})}
+    of_ddim = {name: value for name, value in preferred.items() if name in fields.options(SAMPLERS["ddim"])}
+    given = {"timestep_spacing": "leading", "clip": 1.0, **(sample or {}), **of_ddim}
+    most = task.schedule.num_timesteps - given.get("offset", 0)
     config = resolve.resolve(
         {
             "task": _task_section(task),
@@ -141,7 +151,7 @@ def run(
             "sample": {"sampler": "ddim", "num_steps": max(1, min(50, most)), **given},
         }
     )
-    return Run(config=config, task=task, params=params, source=str(path), preferred={"variance": variance})
+    return Run(config=config, task=task, params=params, source=str(path), preferred=preferred)
 
 
 def _task_section(task: Task) -> dict[str, Any]:

@@ -60,7 +60,12 @@ def load(
             f"{noise_schedule!r}; 'linear' or 'cosine')"
         )
     section = _SCHEDULES[noise_schedule] | {"num_timesteps": diffusion_steps}
-    num_timesteps = imported.schedule(section).num_timesteps
+    try:
+        num_timesteps = imported.schedule(section).num_timesteps
+    except ValueError as error:
+        raise UserError(
+            f"{path}: diffusion_steps={diffusion_steps!r} with noise_schedule={noise_schedule!r} is invalid: {error}"
+        ) from error
     model = _model(state, num_heads, num_head_channels)
     attends = model.middle_attention or model.attention_levels
     if attends and (num_heads is None) == (num_head_channels is None):
@@ -82,6 +87,7 @@ def load(
         schedule_section=section,
         variance="learned_range" if model.out_channels == 2 * channels else fixed,
         timestep_scale=1000 / num_timesteps if rescale_timesteps else 1.0,
+        condition_channels=in_channels - channels,
     )
 
 
@@ -153,7 +159,7 @@ def _model(state: mapping.State, num_heads: int | None, num_head_channels: int |
         num_res_blocks=per_level - 1,
         attention_levels=tuple(level for level in levels if f"{first(level)}.1.qkv.weight" in state),
         middle_attention="middle_block.1.qkv.weight" in state,
-        num_heads=num_heads or 1,
+        num_heads=1 if num_heads is None else num_heads,
         num_head_channels=num_head_channels,
         out_channels=len(state["out.2.bias"]),
         norm_eps=1e-5,

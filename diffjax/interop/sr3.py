@@ -30,7 +30,7 @@ def load(
     saved: Any,
     path: Path,
     *,
-    norm_groups: int = 32,
+    num_groups: int = 32,
     image_size: int | tuple[int, int] | None = None,
     schedule: NoiseSchedule | None = None,
 ) -> Run:
@@ -39,7 +39,7 @@ def load(
     Args:
       saved: the content of the file.
       path: its path, for error messages.
-      norm_groups: the number of groups of the normalisations, as in its JSON config: 32 for 16→128, 16 for 64→512.
+      num_groups: the number of groups of the normalisations, as in its JSON config: 32 for 16→128, 16 for 64→512.
       image_size: the height and width of the high-resolution images, which the file does not contain.
       schedule: a schedule to use instead of the file's.
 
@@ -51,7 +51,7 @@ def load(
     if schedule is None and "betas" not in saved:
         raise UserError(f"{path} holds no schedule: give schedule=")
     state = {key.removeprefix("denoise_fn."): value for key, value in saved.items() if key not in _BUFFERS}
-    model = _model(state, norm_groups)
+    model = _model(state, num_groups)
     in_channels, channels = state["downs.0.weight"].shape[1], model.out_channels
     shapes = mapping.param_shapes(model, channels, in_channels - channels)
     params = mapping.to_params(mapping.rules(shapes, names(model, in_channels - channels)), state, str(path))

@@ -37,6 +37,8 @@ class Generation(Task):
     timestep_scale: float = 1.0
     variance: str | None = None
     """The variance that the network also predicts: "learned_range", "learned" or None."""
+    condition_channels: int = 0
+    """The channels of the condition image that `predictor` takes, as imported upsamplers do; 0: none."""
 
     OPTIONS: ClassVar[Mapping[str, Field]] = {
         "timestep_scale": Field(
@@ -71,7 +73,7 @@ class Generation(Task):
 
     def init(self, key: jax.Array) -> Any:
         """Returns fresh parameters."""
-        return models.init_params(self.network, self.image_shape, key)
+        return models.init_params(self.network, self.image_shape, key, image_channels=self.condition_channels)
 
     def loss(self, *, train: bool = True) -> Loss:
         """Returns the denoising loss of `batch["image"]`, uint8 `[B, H, W, C]`, with ε ~ N(0, I) by each example's key.
@@ -118,8 +120,14 @@ class Generation(Task):
         """Returns `predict(x, t)`, which gives ε̂ or a `Prediction`; with `guidance`, it combines two network calls.
 
         Raises:
-          UserError: a schedule other than that of training; guidance of a network that was not trained for it.
+          UserError: a schedule other than that of training; guidance of a network that was not trained for it; no
+            condition image for a network that takes one.
         """
+        if self.condition_channels and "image" not in condition:
+            raise UserError(
+                f"this network takes a condition image of {self.condition_channels} channels: sample it with "
+                "dj.sample(run.sampler, run.predictor(image=…), …)"
+            )
         if schedule not in (None, self.schedule):
             raise UserError(
                 "config.sample.schedule: a network conditioned on t must be sampled on its training schedule"

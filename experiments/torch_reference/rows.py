@@ -3,7 +3,6 @@
 import dataclasses
 from functools import partial
 
-import jax
 import numpy as np
 import torch
 
@@ -53,13 +52,6 @@ def diffusers_ddim(schedule, spacing, num_steps, eta, clip, *, rederive=True, ne
         network=network,
     )
     return dataclasses.replace(row, **changes)
-
-
-def stepping_back(schedule, starts, stride, *, eta, rederive_eps):
-    """The table of a sampler that goes from each start to `start - stride`, whatever the next start is."""
-    pairs = [[t, max(t - stride, -1)] for t in starts]
-    tables = [samplers.ddim(schedule, pair, eta=eta, rederive_eps=rederive_eps) for pair in pairs]
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *tables)
 
 
 def diffusers_inverse(spacing, num_steps, *, network_at="destination", by_design=""):
@@ -155,7 +147,7 @@ def rows_against_diffusers() -> list[Row]:
             1.0,
             sampler="ddim to index 0",
             counterpart="diffusers DDIM use_clipped, set_alpha_to_one=False",
-            ours=lambda sch: samplers.ddim(sch, [*grid_of("trailing", 50)[:-1], 0], eta=1.0),
+            ours=lambda sch: samplers.ddim(sch, grid_of("trailing", 50), eta=1.0, stride_end=0),
             theirs=lifted.ddim(spacing="trailing", eta=1.0, rederive=True, set_alpha_to_one=False),
         ),
         diffusers_ddim(
@@ -165,7 +157,7 @@ def rows_against_diffusers() -> list[Row]:
             0.0,
             1.0,
             sampler="ddim, each step to t - T//S",
-            ours=lambda sch: stepping_back(sch, grid_of("linspace", 10)[:-1], 100, eta=0.0, rederive_eps=True),
+            ours=lambda sch: samplers.ddim(sch, grid_of("linspace", 10), stride_end=-1),
         ),
         diffusers_ddim("linear", "linspace", 10, 0.0, 1.0, by_design="theirs steps to t - T//S, not to the next t"),
         diffusers_ddim(

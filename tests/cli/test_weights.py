@@ -1,6 +1,7 @@
 """Weights out to diffusers and in again, by the command lines."""
 
 import json
+import shutil
 from unittest import mock
 
 import jax
@@ -108,6 +109,17 @@ def test_export_takes_the_ema_or_not(workdir, exported, tmp_path, command):
     assert nets[0].network == nets[1].network
     with pytest.raises(SystemExit, match="is not empty"):
         command("export", "--workdir", workdir, "--out", tmp_path / "raw")
+
+
+def test_another_sampler_keeps_the_options_of_the_folder(exported, run_of, tmp_path):
+    """Those that the network's authors prefer, unless a flag sets them."""
+    folder = shutil.copytree(exported, tmp_path / "net")
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"variance_type": "fixed_large"}))
+    for flags in (("--sampler", "ddpm"), ("--sample", "sampler=ddpm")):
+        assert run_of("--weights", folder, "--steps", 5, *flags).config.sample.variance == "fixed_large"
+    run = run_of("--weights", folder, "--steps", 5, "--sampler", "ddpm", "--sample", "variance=fixed_small")
+    assert run.config.sample.variance == "fixed_small"
 
 
 def save(network, path):

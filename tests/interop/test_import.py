@@ -503,8 +503,35 @@ def test_networks_with_a_condition_image(tmp_path):
     run = interop.load(saved(network.state_dict(), tmp_path, "up.pt"), **OPENAI, num_heads=4)
     x, label = jnp.ones((1, 8, 8, 3)), jnp.array([1])
     assert quickly(run.predictor(label=label, image=x), x, jnp.array([5])).eps.shape == (1, 8, 8, 3)
+    with pytest.raises(
+        UserError, match=r"this network takes a condition image of 3 channels: .*run.predictor\(image=…\)"
+    ):
+        run.sample(1)
     with pytest.raises(UserError, match="have no condition image: this network takes 3 channels of it"):
         interop.export(tmp_path / "out", run)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("abarankab", {"num_groups": 7}, "num_groups=7 must divide"),
+        ("abarankab", {"ema": "no"}, "ema='no' must be True or False"),
+        ("SR3", {"num_groups": 7}, "num_groups=7 must divide"),
+        ("SR3", {"norm_groups": 16}, "'norm_groups' is not an option .*: allowed are num_groups"),
+        ("SR3", {"schedule": 3}, "schedule=3 must be a schedule"),
+        ("improved", {"num_heads": 0}, "num_heads=0 must be a whole number ≥ 1"),
+        ("improved", {"num_heads": 3}, "num_heads=3 must divide 64 channels"),
+        ("improved", {"noise_schedule": ["linear"]}, "noise_schedule=.'linear'. must be a string"),
+        ("improved", {"diffusion_steps": 10}, "diffusion_steps=10 with noise_schedule='linear' is invalid"),
+        ("improved", {"rescale_timesteps": "no"}, "rescale_timesteps='no' must be True or False"),
+    ],
+)
+def test_invalid_options_are_named_as_they_were_given(name, options, words, tmp_path):
+    case = CASES[name]
+    path = case.save(built(case, torch.float32), tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        interop.load(path, **case.options | options)
+    assert "config." not in str(caught.value)
 
 
 # DiT.
@@ -522,6 +549,14 @@ def dit(tmp_path):
     scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
     scheduler.save_pretrained(tmp_path / "theirs/scheduler")
     return network, tmp_path / "theirs"
+
+
+def test_dit_with_a_scheduler_that_has_no_variance_type(dit):
+    """As the published pipelines have it."""
+    _, folder = dit
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
+    run = interop.load(folder)
+    assert (run.task.variance, run.preferred["variance"]) == ("learned_range", "learned_range")
 
 
 def test_dit_there_and_back_bit_equal(dit, tmp_path):

@@ -1,5 +1,6 @@
 """Files that cannot be imported, and networks that cannot be exported, are refused by name."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import diffjax as dj
 from diffjax import interop
@@ -78,7 +79,12 @@ def test_the_config_of_an_imported_network_describes_it(folder):
 
 
 @pytest.mark.parametrize(
-    "schedule", [{"name": "cosine", "num_timesteps": 60}, {"name": "quadratic", "zero_terminal_snr": True}]
+    "schedule",
+    [
+        {"name": "cosine", "num_timesteps": 60},
+        {"name": "quadratic", "zero_terminal_snr": True},
+        {"name": "constant", "num_timesteps": 60},
+    ],
 )
 def test_a_schedule_without_a_formula_in_diffusers(schedule, tmp_path):
     run = trained(schedule=schedule, train={"target": "v"})
@@ -128,17 +134,20 @@ def test_clipping(fields, clip, folder):
 
 
 def test_dynamic_thresholding(folder, tmp_path):
-    change(
-        folder / "scheduler/scheduler_config.json",
-        thresholding=True,
-        dynamic_thresholding_ratio=0.9,
-        sample_max_value=1.5,
-    )
-    with pytest.warns(UserWarning, match="sample_max_value=1.5 is ignored"):
-        run = interop.load(folder)
-    assert (run.clip.func, run.clip.args) == (dj.thresholds.dynamic().func, (0.9, 1.0))
-    with pytest.raises(UserError, match="no clip='dynamic'"):
-        interop.export(tmp_path / "out", run)
+    scheduler = folder / "scheduler/scheduler_config.json"
+    change(scheduler, thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1.5)
+    run = interop.load(folder)
+    assert (run.clip.func, run.clip.args) == (dj.thresholds.dynamic().func, (0.9, 1.0, 1.5))
+    written = json.loads((interop.export(tmp_path / "out", run) / "scheduler/scheduler_config.json").read_text())
+    fields = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+    assert [written[field] for field in fields] == [True, 0.9, 1.5]
+    assert interop.load(tmp_path / "out").config.sample == run.config.sample
+
+
+def test_dynamic_thresholding_without_a_largest_s(tmp_path):
+    run = trained(sample={"clip": "dynamic", "percentile": 0.9})
+    again = interop.load(interop.export(tmp_path / "net", run))
+    assert again.clip.args == run.clip.args == (0.9, 1.0, np.inf)
 
 
 def test_a_folder_that_does_not_say_its_size(folder):
@@ -161,10 +170,25 @@ def test_leading_grid_as_diffusers_has_it(folder):
     assert run.with_options(timestep_spacing="trailing").config.sample.get("offset") is None
 
 
-def test_a_grid_that_ends_at_index_0(folder):
+@pytest.mark.parametrize(("offset", "starts"), [(0, range(900, -1, -100)), (1, range(901, 0, -100))])
+def test_the_last_step_to_index_0(offset, starts, folder, tmp_path):
+    """As in Stable Diffusion's configs; from index 0, it still calls the network."""
     scheduler = folder / "scheduler/scheduler_config.json"
-    change(scheduler, timestep_spacing="linspace", set_alpha_to_one=False, num_train_timesteps=20)
-    assert interop.load(folder).sampler.grid.tolist() == list(range(19, -1, -1))
+    change(scheduler, num_train_timesteps=1000, timestep_spacing="leading", steps_offset=offset, set_alpha_to_one=False)
+    run = interop.load(folder).with_options(num_steps=10)
+    assert run.sampler.t_net.tolist() == list(starts)
+    assert run.sampler.t_to.tolist() == [*starts[1:], 0]
+    # DDPMScheduler has no such field: it ends at clean data.
+    ddpm = run.with_options(sampler="ddpm")
+    assert ddpm.sampler.grid.tolist() == [*starts, -1]
+    for other in (run, ddpm, ddpm.with_options(sampler="ddim")):
+        folder = interop.export(tmp_path / str(len(list(tmp_path.iterdir()))), other)
+        written = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+        assert (written["steps_offset"], written["set_alpha_to_one"]) == (offset, False)
+        assert interop.load(folder).with_options(num_steps=10).config.sample == run.config.sample
+    with pytest.raises(UserError, match="config.sample.stride_end: 0 needs equal steps.*None allows others"):
+        run.with_options(timestep_spacing="quadratic")
+    run.with_options(timestep_spacing="quadratic", stride_end=None)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +205,13 @@ def test_a_grid_that_ends_at_index_0(folder):
         ({"_class_name": "UNet2DConditionModel"}, "is a UNet2DConditionModel: only"),
         ({"out_channels": 4}, "out_channels=4"),
         ({"act_fn": "gelu", "mid_block_type": None}, "mid_block_type=None.*act_fn='gelu'"),
+        ({"norm_num_groups": 3}, "norm_num_groups=3 must divide block_out_channels.0.=8"),
+        ({"attention_head_dim": 3}, "attention_head_dim=3 must divide 16 channels"),
+        ({"layers_per_block": 0}, "layers_per_block=0 must be a whole number ≥ 1"),
+        ({"block_out_channels": [0, 0]}, "block_out_channels=.0, 0. must be a list of whole numbers ≥ 1"),
+        ({"down_block_types": 3}, "down_block_types=3 must be a list of names"),
+        ({"flip_sin_to_cos": "no"}, "flip_sin_to_cos='no' must be true or false"),
+        ({"sample_size": "8"}, "sample_size='8' must be a whole number, or two of them"),
     ],
 )
 def test_a_config_that_the_unet_has_no_fields_for(fields, words, folder):
@@ -209,8 +240,6 @@ def test_unknown_schedulers(fields, words, folder):
 
 
 def test_every_tensor_that_does_not_fit_is_named(folder):
-    from safetensors.numpy import load_file
-
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     state = load_file(path)
     del state["conv_in.weight"]
@@ -240,6 +269,72 @@ def test_damaged_files(folder, tmp_path):
         interop.load(folder)
     with pytest.raises(UserError, match="does not exist"):
         interop.load(tmp_path / "nowhere.pt")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 35742\n"
+WEIGHTS = "unet/diffusion_pytorch_model"
+
+
+@pytest.mark.parametrize("name", [f"{WEIGHTS}.safetensors", f"{WEIGHTS}.bin", "model.pth"])
+def test_a_git_lfs_pointer(name, folder):
+    (folder / f"{WEIGHTS}.safetensors").unlink()
+    (folder / name).write_text(LFS)
+    with pytest.raises(UserError, match=f"{name} is a git-LFS pointer .*: run `git lfs pull`"):
+        interop.load(folder / name if name == "model.pth" else folder)
+
+
+def shards(folder, index="diffusion_pytorch_model.safetensors.index.json"):
+    """Cuts the weights of a folder in two, as diffusers does with large ones, and returns their index."""
+    path = folder / f"{WEIGHTS}.safetensors"
+    state = load_file(path)
+    path.unlink()
+    places = {}
+    for number in (1, 2):
+        name = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
+        part = {key: state[key] for key in sorted(state)[number - 1 :: 2]}
+        save_file(part, folder / "unet" / name)
+        places |= dict.fromkeys(part, name)
+    (folder / "unet" / index).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder / "unet" / index
+
+
+def test_sharded_weights(folder):
+    before = interop.load(folder).params
+    index = shards(folder)
+    jax.tree.map(np.testing.assert_array_equal, interop.load(folder).params, before)
+    places = json.loads(index.read_text())["weight_map"]
+    change(index, weight_map={**places, "more.weight": places["conv_in.bias"]})
+    with pytest.raises(UserError, match="index.json lists tensors that the shards lack: more.weight"):
+        interop.load(folder)
+    for wrong in ([], {"conv_in.bias": 3}, {"conv_in.bias": "../config.json"}):
+        change(index, weight_map=wrong)
+        with pytest.raises(UserError, match="cannot read .*index.json: its weight_map must map"):
+            interop.load(folder)
+    change(index, weight_map=places)
+    (folder / "unet" / places["conv_in.bias"]).unlink()
+    with pytest.raises(UserError, match=f"{places['conv_in.bias']} does not exist"):
+        interop.load(folder)
+
+
+def test_weights_of_half_precision(folder):
+    path = folder / f"{WEIGHTS}.safetensors"
+    state = load_file(path)
+    path.unlink()
+    save_file({key: tensor.astype(np.float16) for key, tensor in state.items()}, folder / f"{WEIGHTS}.fp16.safetensors")
+    found = interop.load(folder).params["conv_in"]["bias"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, state["conv_in.bias"].astype(np.float16))
+    # The file of full precision is preferred.
+    save_file(state, path)
+    np.testing.assert_array_equal(interop.load(folder).params["conv_in"]["bias"], state["conv_in.bias"])
+
+
+def test_a_folder_with_other_weights(folder):
+    (folder / f"{WEIGHTS}.safetensors").rename(folder / "unet/flax_model.msgpack")
+    with pytest.raises(
+        UserError, match=r"does not exist \(the folder holds config.json, flax_model.msgpack\): load .*"
+    ):
+        interop.load(folder)
 
 
 class TestPyTorchFiles:
@@ -298,6 +393,13 @@ def test_without_pytorch(tmp_path, monkeypatch):
         interop.load(tmp_path / "net.pt")
 
 
+def test_a_variance_that_diffusers_reads_otherwise(tmp_path):
+    run = trained(train={"vlb_weight": 0.001})
+    run = dataclasses.replace(run, task=dataclasses.replace(run.task, variance="learned"))
+    with pytest.raises(UserError, match="no variance='learned', which is log σ²"):
+        interop.export(tmp_path / "x", run)
+
+
 def test_export_keeps_what_is_there(folder):
     run = interop.load(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -310,9 +412,11 @@ def test_export_keeps_what_is_there(folder):
     ("sections", "words"),
     [
         ({"sample": {"timestep_spacing": "quadratic"}}, "no timestep_spacing='quadratic'"),
-        ({"sample": {"clip": "dynamic"}}, "no clip='dynamic'"),
+        ({"sample": {"clip": "dynamic", "limit": 2.0}}, "no clip='dynamic' with limit=2.0"),
+        ({"sample": {"clip": "clip"}}, "no clip='clip'"),
+        ({"sample": {"end": 0}}, "no timestep spacing with end=0"),
         ({"task": {"timestep_scale": 0.5}}, "no timestep_scale=0.5"),
-        ({"task": {"timestep_scale": 2.0}, "sample": {"clip": "dynamic"}}, "no timestep_scale=2.0, no clip='dynamic'"),
+        ({"task": {"timestep_scale": 2.0}, "sample": {"clip": "clip"}}, "no timestep_scale=2.0, no clip='clip'"),
         ({"task": {"name": "super_resolution"}}, "have no SuperResolution"),
     ],
 )

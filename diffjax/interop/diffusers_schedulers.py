@@ -1,0 +1,225 @@
+"""Converts the JSON config of diffusers' DDPM and DDIM schedulers to a schedule and a way of sampling, and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffjax.errors import UserError
+from diffjax.interop import imported
+from diffjax.interop.diffusers_configs import read_config
+from diffjax.runs import Run
+
+# diffusers' defaults of fields that a config may leave out.
+DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "prediction_type": "epsilon",
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+    "rescale_betas_zero_snr": False,
+}
+_SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2")
+_SPACINGS = ("leading", "trailing", "linspace")
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_CHOICES = {
+    "_class_name": ("DDPMScheduler", "DDIMScheduler"),
+    "beta_schedule": _SCHEDULES,
+    "prediction_type": tuple(_TARGETS),
+    # diffusers takes a "learned" output as σ², and not as log σ².
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "learned_range"),
+    "timestep_spacing": _SPACINGS,
+}
+_RANGES = {
+    "num_train_timesteps": (1, 10**6),
+    "beta_start": (0.0, 1.0),
+    "beta_end": (0.0, 1.0),
+    "clip_sample_range": (1e-6, 1e6),
+    "dynamic_thresholding_ratio": (0.0, 1.0),
+    "sample_max_value": (1.0, float("inf")),
+    "steps_offset": (0, 10**6),
+}
+
+
+class Scheduler(NamedTuple):
+    """The values of a scheduler's config."""
+
+    schedule_section: dict[str, Any]
+    """The config section of the schedule."""
+    target: str
+    variance: str
+    sample: dict[str, Any]
+    """The timestep spacing and the clipping, as fields of `config.sample`."""
+    preferred: dict[str, Any]
+    """The options of samplers that make them diffusers'."""
+
+
+def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
+    """Reads the config of a DDPM or DDIM scheduler.
+
+    Args:
+      path: the file.
+      variance: the variance type, if the config has none.
+
+    Raises:
+      UserError: a file that is missing or damaged; a scheduler or a value that this library does not support.
+    """
+    config = read_config(path, DEFAULTS | {"variance_type": variance}, "DDPMScheduler")
+    for field, allowed in _CHOICES.items():
+        if config.get(field, "DDPMScheduler") not in allowed:
+            raise UserError(f"{path}: {field}={config[field]!r} is not one of {', '.join(map(repr, allowed))}")
+    try:
+        _check_numbers(config)
+        section = _schedule_section(config)
+        schedule = imported.schedule(section)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    if problem := _contradiction(config, schedule.num_timesteps):
+        raise UserError(f"{path}: {problem}")
+    spacing = config["timestep_spacing"]
+    offset = {"offset": config["steps_offset"]} if spacing == "leading" else {}
+    return Scheduler(
+        schedule_section=section,
+        target=_TARGETS[config["prediction_type"]],
+        variance=config["variance_type"].removesuffix("_log"),
+        sample={"timestep_spacing": spacing, **offset, **_clip(config)},
+        preferred=_preferred(config),
+    )
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Checks the fields that are numbers or flags.
+
+    Raises:
+      ValueError: a value of another type, or out of range.
+    """
+    for field, (low, high) in _RANGES.items():
+        value, kinds = config[field], (int,) if isinstance(DEFAULTS[field], int) else (int, float)
+        if type(value) not in kinds or not low <= value <= high:
+            kind = "a whole number" if kinds == (int,) else "a number"
+            raise ValueError(f"{field}={value!r} must be {kind} within {low} … {high}")
+    for field in ("clip_sample", "thresholding", "set_alpha_to_one", "rescale_betas_zero_snr"):
+        if type(config[field]) is not bool:
+            raise ValueError(f"{field}={config[field]!r} must be true or false")
+
+
+def _contradiction(config: Mapping[str, Any], num_betas: int) -> str:
+    """Returns which fields do not go together, or an empty string."""
+    total, spacing = config["num_train_timesteps"], config["timestep_spacing"]
+    if num_betas != total:
+        return f"num_train_timesteps={total} must be the number of trained_betas, {num_betas}"
+    if config["rescale_betas_zero_snr"] and config["prediction_type"] == "epsilon" and spacing != "leading":
+        return (
+            f"rescale_betas_zero_snr=True with timestep_spacing={spacing!r} needs prediction_type 'v_prediction' or "
+            "'sample': sampling starts at alpha_bar = 0, where epsilon does not determine the image"
+        )
+    return ""
+
+
+def _preferred(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options with which `ddim` and `ddpm` make diffusers' steps, where the defaults would not."""
+    spacing, offset = config["timestep_spacing"], config["steps_offset"]
+    starts_at_0 = spacing == "linspace" or (spacing == "leading" and offset == 0)  # the last step
+    preferred: dict[str, Any] = {}
+    if not (spacing == "leading" and offset == 0 and config["set_alpha_to_one"]):
+        preferred["stride_end"] = -1 if config["set_alpha_to_one"] else 0
+    if not starts_at_0 and not config["variance_type"].startswith("fixed_small"):
+        preferred["last_step_noise"] = True
+    return preferred
+
+
+def _schedule_section(config: dict[str, Any]) -> dict[str, Any]:
+    kind, total = config["beta_schedule"], config["num_train_timesteps"]
+    if config["trained_betas"] is not None:
+        section = imported.betas(config["trained_betas"])
+    elif kind == "squaredcos_cap_v2":
+        section = {"name": "cosine", "num_timesteps": total}
+    else:
+        ends = {name: config[name] for name in ("beta_start", "beta_end")}
+        section = {"name": kind, "num_timesteps": total, **ends}
+    return section | {"zero_terminal_snr": bool(config["rescale_betas_zero_snr"])}
+
+
+def _clip(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `config.sample` that describe the clipping."""
+    if not config["thresholding"]:
+        return {"clip": config["clip_sample_range"] if config["clip_sample"] else None}
+    largest = float(config["sample_max_value"])
+    if largest == 1.0:
+        return {"clip": 1.0}  # s = 1
+    return {
+        "clip": "dynamic",
+        "percentile": config["dynamic_thresholding_ratio"],
+        "limit": 1.0,
+        "largest": None if largest >= _LARGEST_FLOAT else largest,
+    }
+
+
+def write_scheduler(run: Run) -> dict[str, Any]:
+    """Returns the config of a `DDPMScheduler`, from which diffusers can also make a `DDIMScheduler`.
+
+    Args:
+      run: a run that generates images.
+
+    Raises:
+      UserError: values that diffusers does not support; all are listed.
+    """
+    betas, task, options, lacking = run.schedule.betas, run.task, run.config.sample, []
+    spacing = options.timestep_spacing
+    clipping = _written_clip(run)
+    if task.timestep_scale != 1.0:
+        lacking.append(f"timestep_scale={task.timestep_scale}")
+    if task.variance == "learned":
+        lacking.append("variance='learned', which is log σ²")
+    if clipping is None:
+        limit = f" with limit={options.limit}" if options.clip == "dynamic" else ""
+        lacking.append(f"clip={options.clip!r}{limit}")
+    if spacing not in _SPACINGS:
+        lacking.append(f"timestep_spacing={spacing!r}")
+    if options.get("end", -1) != -1:
+        lacking.append(f"timestep spacing with end={options.end}")
+    if lacking:
+        raise UserError(f"diffusers' pipelines have no {', no '.join(lacking)}")
+    linear = betas[0] < betas[-1] and np.allclose(
+        betas, np.linspace(betas[0], betas[-1], len(betas)), rtol=1e-12, atol=0
+    )
+    return {
+        "num_train_timesteps": run.schedule.num_timesteps,
+        "beta_start": float(betas[0]),
+        "beta_end": float(betas[-1]),
+        "beta_schedule": "linear",
+        "trained_betas": None if linear else betas.tolist(),
+        "variance_type": task.variance or options.get("variance") or run.preferred.get("variance", "fixed_small"),
+        **clipping,
+        "prediction_type": next(name for name, target in _TARGETS.items() if target == task.objective.target),
+        "timestep_spacing": spacing,
+        "steps_offset": options.get("offset", 0),
+        "set_alpha_to_one": options.get("stride_end", run.preferred.get("stride_end", -1)) != 0,
+    }
+
+
+def _written_clip(run: Run) -> dict[str, Any] | None:
+    """Returns the fields of a scheduler's config that describe the clipping of a run; None if there are none."""
+    clip, options = run.clip, run.config.sample
+    if not callable(clip):
+        return {"clip_sample": clip is not None, "clip_sample_range": 1.0 if clip is None else clip}
+    if options.clip != "dynamic" or options.limit != 1.0:
+        return None
+    return {
+        "clip_sample": False,
+        "thresholding": True,
+        "dynamic_thresholding_ratio": options.percentile,
+        "sample_max_value": _LARGEST_FLOAT if options.largest is None else options.largest,
+    }
