@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import write
+from diffjax.files import write, write_arrays
 
 Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets, with the labels in the order of tables."""
@@ -113,9 +113,7 @@ class Results:
     def save(self, cell: Cell, figures: dict[str, Any], pictures: np.ndarray | None = None) -> None:
         """Saves the figures of a cell, and images, uint8 `[K, H, W, C]`, if there are any."""
         if pictures is not None:
-            content = io.BytesIO()
-            np.savez_compressed(content, pictures)
-            write(self._path(cell, "npz"), content.getvalue())
+            write_arrays(self._path(cell, "npz"), arr_0=pictures)
         record = {"labels": cell.labels, "fields": cell.fields, "figures": figures}
         write(self._path(cell), json.dumps(record, indent=2) + "\n")
 
