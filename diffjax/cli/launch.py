@@ -95,6 +95,8 @@ def reporting():
         if jax.process_count() == 1:
             raise
         _end(f"error: {peers.ended_error(str(error).splitlines()[0])}")
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         if jax.process_count() == 1:
             raise

@@ -40,7 +40,8 @@ def train(
     Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
     under `samples/`. The same config and the same number of devices give bit-equal parameters, interrupted or not.
     On SIGTERM and SIGINT it finishes the current step and saves; the state returned is then short of
-    `config.train.steps`.
+    `config.train.steps`. Before the first step and after the last one, when there is nothing to save, signals act as
+    usual.
 
     With several processes (`launch.start`), each calls this with the same arguments. `workdir` is a folder that all of
     them see; only the first writes there, except that each writes its part of the checkpoints.
@@ -64,7 +65,7 @@ def train(
     parts = initial_parts(task, workdir)
     options = config.train
     check_wandb(options.wandb)
-    with Preemption() as preemption, locked(workdir):
+    with locked(workdir):
         if first:
             saved.save(config, workdir)
         with Checkpoints(workdir, keep=options.max_to_keep) as checkpoints:
@@ -92,24 +93,28 @@ def train(
                 if start and first:
                     bar.write(f"resuming from step {start}")
                 reporter = Reporter(writer, bar, training.learning_rate, options, checkpoints)
-                for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
-                    with naming("config.data"):
-                        batch = next(feed)
-                    with profiler.step(step):
-                        current, metrics = train_step(current, batch)
-                    reporter.add(step, metrics)
-                    done = range(step - options.steps_per_call + 1, step + 1)
-                    stop = preemption.reached(done) or step == options.steps
-                    if stop or step % options.checkpoint_every == 0:
-                        reporter.flush()
-                        checkpoints.save(current, feed.get_state())
-                    if stop:
-                        break
-                    if step % options.sample_every == 0 and first:
-                        reporter.flush()
-                        picture = task.preview(_ema(config, current), how, examples(config, task, training.images))
-                        _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
-                        reporter.restart_clock()
+                with Preemption() as preemption:
+                    for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
+                        with naming("config.data"):
+                            batch = next(feed)
+                        with profiler.step(step):
+                            current, metrics = train_step(current, batch)
+                        reporter.add(step, metrics)
+                        done = range(step - options.steps_per_call + 1, step + 1)
+                        stop = preemption.reached(done) or step == options.steps
+                        if stop or step % options.checkpoint_every == 0:
+                            reporter.flush()
+                            checkpoints.save(current, feed.get_state())
+                        if stop:
+                            break
+                        if step % options.sample_every == 0 and first:
+                            reporter.flush()
+                            picture = task.preview(_ema(config, current), how, examples(config, task, training.images))
+                            _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
+                            reporter.restart_clock()
+                    checkpoints.wait()
+                if preemption.caught and int(current.step) == options.steps:
+                    raise KeyboardInterrupt  # what comes after the last step waits for the next start
                 if options.final_pictures and first and int(current.step) == options.steps > start:
                     bar.close()
                     _final_pictures(config, task, how, training.images, current, workdir, writer, progress)

@@ -97,6 +97,14 @@ class Checkpoints:
         """
         self._call(self._check)
 
+    def wait(self) -> None:
+        """Waits until everything that was saved is on disk.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        self._call(self._manager.wait_until_finished)
+
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that can be read: (state, data position).
 
