@@ -19,6 +19,7 @@ from diffjax.runs.run import of_config
 from diffjax.training.lock import locked
 
 ROOT = Path(__file__).parents[2]
+AXES = (("S", (("2", {"num_steps": 2}),)),)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -135,6 +136,31 @@ def test_one_command_at_a_time_samples_into_a_folder(sample, tmp_path):
         pytest.raises(SystemExit, match=f"^error: {tmp_path} is in use by process .* another --out$"),
     ):
         sample(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "size"),
+    [
+        ("sample", ["--num", 20], 100),  # what identifies the samples
+        ("sample", ["--num", 20], 1500),  # the batch
+        ("sample", ["--num", 20], 2500),  # the grid
+        ("export", [], 1000),
+        ("evaluate", ["--num", 70], 100),
+        ("likelihood", ["--num", 2], 100),
+        ("report", ["--num", 4, "--frames", 4, "--images", 4, "--searched", 8, "--counts", 2], 100),
+        ("ablate", ["--config", "ablations/ddim_table1", f"--config.axes={AXES}", "--config.num=70"], 500),
+    ],
+)
+def test_a_full_disk_is_one_line(name, flags, size, workdir, command, tmp_path, file_size_limit, capsys):
+    out = tmp_path / "out"
+    if name in ("evaluate", "likelihood", "report"):
+        out = out.with_suffix(".html" if name == "report" else ".json")
+        out.write_text("before")
+    with file_size_limit(size), pytest.raises(SystemExit) as caught:
+        command(name, "--workdir", workdir, "--out", out, *flags)
+    assert re.fullmatch(rf"error: cannot write {tmp_path}/out\S*: File too large", caught.value.code)
+    assert not list(tmp_path.rglob("*.part"))
+    assert not out.is_file() or out.read_text() == "before"
 
 
 def test_evaluate(workdir, command, capsys):
@@ -324,10 +350,12 @@ def test_an_error_in_a_process_of_its_own_has_status_1(tmp_path):
     assert line.startswith("error: --config=nowhere is not a file")
 
 
-def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys):
+def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys, file_size_limit):
     digits = "--config=digits", "--config.data.holdout=0.2"
     with pytest.raises(SystemExit, match=r"^error: --out=\S*digits.npz must end in .safetensors$"):
         command("classifier", *digits, "--out", tmp_path / "digits.npz")
+    with file_size_limit(1000), pytest.raises(SystemExit, match=r"error: cannot write .*x.safetensors: File too large"):
+        command("classifier", *digits, "--epochs", 1, "--out", tmp_path / "x.safetensors")
     out = tmp_path / "digits.safetensors"
     command("classifier", *digits, "--epochs", 8, "--out", out)
     printed = capsys.readouterr().out
