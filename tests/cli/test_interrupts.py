@@ -28,19 +28,36 @@ interrupts = Interrupts("interrupted: all is kept")
 """
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [
-        # The second signal ends what does not end at the first one.
-        ("signal.signal(signal.SIGINT, lambda *_: None)\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.5)\n"
-         "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)", 143),
-        # The first one was raised where Python drops exceptions.
-        ("class X:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\nX()\ntime.sleep(60)", 130),
-        # It has no effect in the main thread.
-        ("import diffjax.cli.interrupts\ndiffjax.cli.interrupts._GRACE = 0.1\n"
-         "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    time.sleep(60)", 130),
-    ],
-)  # fmt: skip
+SECOND = """
+signal.signal(signal.SIGINT, lambda *_: None)  # as training takes it over
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(0.5)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    time.sleep(60)
+"""
+
+DROPPED = """
+class Raising:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+Raising()
+time.sleep(60)
+"""
+
+WITHOUT_EFFECT = """
+import diffjax.cli.interrupts
+diffjax.cli.interrupts._GRACE = 0.1
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("code", "status"), [(SECOND, 143), (DROPPED, 130), (WITHOUT_EFFECT, 130)])
 def test_a_signal_ends_the_process(code, status):
     before = time.monotonic()
     with started("-c", PROGRAM + code) as process:
