@@ -48,7 +48,7 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {missing}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"cannot read {path}: it holds a {type(found).__name__}, not an object")

@@ -2,7 +2,7 @@
 
 import sys
 
-from diffjax.cli.main import main
+from diffjax.cli.main import entry_point
 
 if __name__ == "__main__":
-    sys.exit(main(["sample", *sys.argv[1:]]))
+    entry_point(["sample", *sys.argv[1:]])

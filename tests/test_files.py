@@ -1,3 +1,7 @@
+import os
+import socket
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -75,3 +79,23 @@ def test_damaged_npz_files(tmp_path):
         archive.writestr("x", "text")
     with pytest.raises(ValueError, match="^cannot read 'x' of .*a.npz: it is not an array"):
         files.read_npz(path)
+
+
+def test_arrays(tmp_path):
+    files.write_arrays(tmp_path / "x.npz", a=np.arange(3), b=np.array("text"))
+    with np.load(tmp_path / "x.npz") as file:
+        assert (file["a"].tolist(), str(file["b"])) == ([0, 1, 2], "text")
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = socket.gethostname()
+    left = tmp_path / f"a.png.{here}.{ended.pid}.part"
+    others = [f"a.png.{here}.{os.getppid()}.part", f"a.png.elsewhere.{ended.pid}.part", "b.part", "c.json"]
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("half of")
+    folder = tmp_path / f"parts.{here}.{ended.pid}.part"
+    (folder / "within").mkdir(parents=True)
+    files.write(tmp_path / "c.json", "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

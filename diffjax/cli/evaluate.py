@@ -75,10 +75,11 @@ def run(args: argparse.Namespace) -> None:
     record = _of_workdir(args) if args.workdir else _of_images(args)
     print(records.markdown([records.from_record({key: record[key] for key in ("figures", "protocol")})]))
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    print(text if out is None else out)
-    if out is not None:
-        with writing(out):
-            write(out, text)
+    if out is None:
+        print(text)
+        return
+    with writing(out):
+        print(write(out, text))
 
 
 def _of_images(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import sys
@@ -11,8 +12,8 @@ import traceback
 import warnings
 from pathlib import Path
 
+import absl.logging
 import jax
-from absl import logging
 
 from diffjax.errors import UserError
 from diffjax.training import peers
@@ -54,9 +55,9 @@ def start(
       UserError: no such cluster, flags that do not go together, or processes that do not join.
     """
     warnings.formatwarning = _one_line
-    logging.set_verbosity(
-        logging.FATAL
-    )  # orbax logs pages about each file, and about errors that are reported here in one line
+    # orbax logs pages about each file, and it and asyncio about errors that are reported here in one line.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     use_compilation_cache()
     given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
     if any(value is not None for value in given.values()):
@@ -116,6 +117,8 @@ def reporting():
         if jax.process_count() == 1:
             raise
         _end(f"error: {peers.ended_error(str(error).splitlines()[0])}")
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         if jax.process_count() == 1:
             raise

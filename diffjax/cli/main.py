@@ -5,6 +5,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from diffjax.cli.interrupts import Interrupts
+
 COMMANDS = {
     "train": "train the experiment of a config",
     "sample": "sample images from a trained run, or from weights made elsewhere",
@@ -18,6 +20,15 @@ COMMANDS = {
     "prepare": "prepare an image data set of tensorflow-datasets",
 }
 """Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and its help as docstring."""
+
+_KEPT = {"train": "checkpoints", "sample": "finished batches", "ablate": "finished cells and checkpoints"}
+"""Command → what it keeps when it is interrupted, so that the same command resumes."""
+
+_STATUS = """exit status:
+  0    done; for train also: stopped by a signal, with the state saved
+  1    an error, described in one line
+  2    wrong usage of the command line
+  130  interrupted by SIGINT (Ctrl-C); 143: by SIGTERM. A second signal ends a command at once."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,15 +66,25 @@ def command(name: str, argv: Sequence[str]) -> int:
         return module.run(parser.parse_args(argv)) or 0
 
 
-def entry_point() -> None:
+def entry_point(argv: Sequence[str] | None = None) -> None:
     """Runs the command line of this process and exits; the console script `diffjax`."""
-    sys.exit(main())
+    argv = list(sys.argv[1:] if argv is None else argv)
+    kept = _KEPT.get(next(iter(argv), ""))
+    after = f"{kept} are kept, and the same command resumes" if kept else "the same command starts anew"
+    interrupts = Interrupts(f"interrupted: {after}")
+    try:
+        status = main(argv)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or interrupts.is_ending:
+            interrupts.end()
+        raise
+    sys.exit(status)
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
-    return f"usage: diffjax COMMAND …\n\n{listed}\n\n`diffjax COMMAND --help` describes a command.\n"
+    return f"usage: diffjax COMMAND …\n\n{listed}\n\n`diffjax COMMAND --help` describes a command.\n\n{_STATUS}"
 
 
 if __name__ == "__main__":

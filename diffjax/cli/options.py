@@ -30,6 +30,10 @@ SAMPLE_FLAGS = {
 """Short flags for fields of `config.sample`: `--steps 20` is `--sample num_steps=20`."""
 
 
+_OF_TRAINING = ("schedule", "model", "train", "optimizer", "task")
+"""Sections of a training's config that no sweep has."""
+
+
 def add_config(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds `--config` and `--config.FIELD=VALUE`."""
     parser.add_argument("--config", required=True, metavar="NAME", help=f"{what}: a name, a file or a module")
@@ -72,9 +76,17 @@ def config(args: argparse.Namespace, *, schema: Section = SCHEMA) -> ml_collecti
     """Returns the resolved config that `--config` and `--config.FIELD=VALUE` describe.
 
     Raises:
-      UserError: no such config, an unknown field, or an invalid value.
+      UserError: no such config, a sweep's in place of a training's or the reverse, an unknown field, an invalid value.
     """
-    return resolve.parse(config_files.load(args.config), args.config_fields, schema=schema)
+    found = config_files.load(args.config)
+    sections = [name for name in _OF_TRAINING if name in found]
+    if schema is SCHEMA and "axes" in found:
+        raise UserError(f"--config={args.config} sets axes, as a sweep does: give it to `diffjax ablate`")
+    if schema is not SCHEMA and "axes" not in found and sections:
+        raise UserError(
+            f"--config={args.config} sets {sections[0]} and no axes, as a training does: give it to `diffjax train`"
+        )
+    return resolve.parse(found, args.config_fields, schema=schema)
 
 
 def add_workdir(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -12,8 +12,6 @@ Weights are a diffusers folder, or a file of pesser's, ermongroup's, OpenAI's, a
 """
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +24,15 @@ from diffjax.cli import launch, options
 from diffjax.data.image_files import read_image
 from diffjax.data.images import convert_channels, scale
 from diffjax.data.pixels import to_float, to_uint8
-from diffjax.errors import UserError, naming, read_json, writing
-from diffjax.files import atomic, write
+from diffjax.errors import UserError, naming, writing
+from diffjax.files import write_arrays
 from diffjax.noise import sample_keys
-from diffjax.runs import resolve, saved
+from diffjax.runs import resolve, sample_parts, saved
 from diffjax.runs.run import Run, of_config
+from diffjax.runs.sample_parts import Parts
 from diffjax.tasks.base import TASKS
 from diffjax.tasks.previews import grid
-
-_PARTS = "?????????.npy"
+from diffjax.training.lock import locked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,32 +58,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Samples images, and writes them."""
-    launch.start(**launch.processes(args), batch_size=min(args.batch_size, args.num))
+    size = min(args.batch_size, args.num)
+    launch.start(**launch.processes(args), batch_size=size)
+    out = options.output_folder(args.out or (args.workdir or Path()) / "samples")
     network, identity = _from_workdir(args) if args.workdir else _from_weights(args)
-    out = args.out or (args.workdir or Path()) / "samples"
-    parts, size = out / "parts", min(args.batch_size, args.num)
     labels = network.labels(args.num, args.label)
     condition = _condition(args.image, network) if args.weights else None
     if not network.task.is_conditional:
         network.predictor(**network.task.labels(np.zeros(1, int)))
-    with writing(out):
-        _claim(parts, {**identity, "label": args.label, "seed": args.seed, "num": args.num, "batch_size": size})
-        done = {int(path.stem) for path in parts.glob(_PARTS)}
-        for start, images in _batches(network, args, condition, size, done):
-            with atomic(parts / f"{start:09d}.npy") as part, part.open("wb") as file:
-                np.save(file, images)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("every process has written its parts")
-        if jax.process_index() != 0:
-            return
-        images = np.concatenate([np.load(path) for path in sorted(parts.glob(_PARTS))])
-        classes = len(args.label) if args.label else network.task.num_classes
-        print(viz.save_png(out / "grid.png", grid(images, classes)))
-        arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
-        with atomic(out / "samples.npz") as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        print(out / "samples.npz")
-        shutil.rmtree(parts)
+    identity |= {"parameters": sample_parts.digest(network.params)}
+    identity |= {"label": args.label, "seed": args.seed, "num": args.num, "batch_size": size}
+    parts = Parts(out / "parts", identity)
+    with locked(out, flag="--out"), writing(out):
+        _sample(network, args, condition, size, parts)
+        if jax.process_index() == 0:
+            _write(out, parts.load(range(0, args.num, size)), labels, args.label or network.task.num_classes)
+            parts.remove()
+
+
+def _sample(network: Run, args: argparse.Namespace, condition: np.ndarray | None, size: int, parts: Parts) -> None:
+    """Samples the batches that are missing, each process its own, and returns when all are there."""
+    if jax.process_index() == 0:
+        parts.claim()
+    _wait("the parts belong to this run")
+    done = parts.done(range(jax.process_index() * size, args.num, jax.process_count() * size))
+    for start, images in _batches(network, args, condition, size, done):
+        parts.save(start, images)
+    _wait("every process has written its parts")
+
+
+def _write(out: Path, images: np.ndarray, labels: np.ndarray | None, classes: list[int] | int | None) -> None:
+    """Writes the grid and the arrays, and prints their paths."""
+    columns = len(classes) if isinstance(classes, list) else classes
+    print(viz.save_png(out / "grid.png", grid(images, columns)))
+    arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
+    print(write_arrays(out / "samples.npz", **arrays))
+
+
+def _wait(message: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(message)
 
 
 def _batches(network: Run, args: argparse.Namespace, condition: np.ndarray | None, size: int, skip: set[int]):
@@ -117,7 +130,7 @@ def _from_workdir(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         "ema": network.ema,
         "sample": resolve.to_dict(config.sample),
     }
-    return network, json.loads(json.dumps(identity))
+    return network, identity
 
 
 def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
@@ -145,7 +158,7 @@ def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         "image": str(args.image),
         "sample": resolve.to_dict(network.config.sample),
     }
-    return network, json.loads(json.dumps(identity))
+    return network, identity
 
 
 def _condition(path: Path | None, network: Run) -> np.ndarray | None:
@@ -163,19 +176,3 @@ def _labels(text: str) -> list[int]:
         return [int(label) for label in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, as in 3 or 0,1,2") from None
-
-
-def _claim(parts: Path, identity: dict[str, Any]) -> None:
-    """Makes the folder of parts for these samples, or checks that the parts in it belong to them."""
-    path = parts / "run.json"
-    if path.exists():
-        found = read_json(path, "")
-        if found != identity:
-            different = sorted(name for name in found.keys() | identity.keys() if identity.get(name) != found.get(name))
-            raise UserError(
-                f"{parts} holds parts of another run ({', '.join(different)} differ): finish that one, remove the "
-                "folder, or give another --out"
-            )
-        return
-    parts.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(identity) + "\n")

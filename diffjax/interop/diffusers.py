@@ -5,10 +5,12 @@ Two layouts are read: a pipeline's (`unet/` or `transformer/`, and `scheduler/`)
 `DDIMPipeline` load a UNet's; `DiTPipeline` also needs an autoencoder (`vae=`).
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from safetensors.numpy import save
 
 from diffjax import models
 from diffjax.errors import UserError, writing
+from diffjax.files import remove_leftovers, temporary
 from diffjax.interop import diffusers_configs as configs
 from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
 from diffjax.interop import diffusers_schedulers as schedulers
@@ -108,9 +111,9 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         "scheduler": ["diffusers", "DDPMScheduler"],
         written.folder: ["diffusers", written.kind],
     }
-    part = folder.with_name(folder.name + ".part")
-    with writing(folder):
-        shutil.rmtree(part, ignore_errors=True)
+    part = temporary(folder)
+    with writing(folder), _removed(part):
+        remove_leftovers(folder.parent)
         (part / written.folder).mkdir(parents=True)
         (part / "scheduler").mkdir()
         for path, config in (
@@ -124,6 +127,15 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
             folder.rmdir()
         part.rename(folder)
     return folder
+
+
+@contextlib.contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Removes a folder on exit, if it is still there."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def names(model: models.UNet) -> mapping.Names:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import atomic, read_npz
+from diffjax.files import read_npz, write_arrays
 from diffjax.metrics.floors import floor
 from diffjax.metrics.registry import METRICS, Metric
 
@@ -146,8 +146,8 @@ def save_statistics(path: str | os.PathLike, fitted: GaussianStatistics, protoco
       protocol: the images and the extractor that the statistics belong to.
     """
     count = {} if fitted.count is None else {"count": np.int64(fitted.count)}
-    with atomic(path) as part, open(part, "wb") as file:  # np.savez would append .npz to a name
-        np.savez(file, mu=fitted.mean, sigma=fitted.covariance, protocol=np.array(json.dumps(protocol)), **count)
+    facts = {"protocol": json.dumps(protocol), **count}
+    write_arrays(path, compressed=False, mu=fitted.mean, sigma=fitted.covariance, **facts)
 
 
 def load_statistics(path: str | os.PathLike) -> tuple[GaussianStatistics, dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffjax import data, viz
 from diffjax.errors import UserError
-from diffjax.files import atomic
+from diffjax.files import write_arrays
 
 _ROWS = 8
 """The largest number of images that the picture shows."""
@@ -44,8 +44,7 @@ def save_images(folder: Path, images: Sequence[np.ndarray], *, separate: bool) -
         for n, image in enumerate(images):
             viz.save_png(folder / "images" / f"{n:05d}.png", image.squeeze())
         return
-    with atomic(folder / "restored.npz") as part, part.open("wb") as file:
-        np.savez_compressed(file, arr_0=np.stack(images))
+    write_arrays(folder / "restored.npz", arr_0=np.stack(images))
 
 
 def save_curve(path: Path, metric: str, baselines: Mapping[str, Point], samples: Mapping[str, Point]) -> None:

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from diffjax import data, viz
 from diffjax.errors import UserError, naming
+from diffjax.files import remove_leftovers
 from diffjax.runs import build, resolve, run, saved
-from diffjax.tasks.base import InitialPart, Sampling, Task
+from diffjax.tasks.base import InitialPart, Task
 from diffjax.training import peers, state, timestep_sampling
 from diffjax.training.checkpoints import Checkpoints, has_checkpoint
 from diffjax.training.lock import locked
@@ -41,7 +42,8 @@ def train(
     Writes `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and a grid of EMA samples every so often
     under `samples/`. The same config and the same number of devices give bit-equal parameters, interrupted or not.
     On SIGTERM and SIGINT it finishes the current step and saves; the state returned is then short of
-    `config.train.steps`.
+    `config.train.steps`. Before the first step and after the last one, when there is nothing to save, signals act as
+    usual.
 
     With several processes (`launch.start`), each calls this with the same arguments. `workdir` is a folder that all of
     them see; only the first writes there, except that each writes its part of the checkpoints.
@@ -60,13 +62,13 @@ def train(
     config = saved.with_imports(resolve.resolve(config))
     workdir, devices, first = Path(workdir), all_devices(), jax.process_index() == 0
     task = build.task(config)
-    how = build.sampling(config, task)
+    build.sampling(config, task)
     training = build.training(config, task, len(devices))
     parts = initial_parts(task, workdir)
     peers.check_agreement(_facts(config, training.images))
     options = config.train
     check_wandb(options.wandb)
-    with Preemption() as preemption, locked(workdir):
+    with locked(workdir):
         if first:
             saved.save(config, workdir)
         with Checkpoints(workdir, keep=options.max_to_keep) as checkpoints:
@@ -94,26 +96,34 @@ def train(
                 if start and first:
                     bar.write(f"resuming from step {start}")
                 reporter = Reporter(writer, bar, training.learning_rate, options, checkpoints)
-                for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
-                    with naming("config.data"):
-                        batch = next(feed)
-                    with profiler.step(step):
-                        current, metrics = train_step(current, batch)
-                    reporter.add(step, metrics)
-                    done = range(step - options.steps_per_call + 1, step + 1)
-                    stop = preemption.reached(done) or step == options.steps
-                    if stop or step % options.checkpoint_every == 0:
-                        reporter.finish(step) if step == options.steps else reporter.flush()
-                        checkpoints.save(current, feed.get_state())
-                    if stop:
-                        break
-                    if step % options.sample_every == 0 and first:
-                        reporter.flush()
-                        _preview(config, task, how, training.images, current, workdir, writer)
-                        reporter.restart_clock()
-                if options.final_pictures and first and int(current.step) == options.steps > start:
+                pictures = _Pictures(config, task, training.images, workdir, writer, progress)
+                if first and 0 < start < options.steps and start % options.sample_every == 0:
+                    pictures.preview(current, again=False)
+                with Preemption() as preemption:
+                    for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
+                        with naming("config.data"):
+                            batch = next(feed)
+                        with profiler.step(step):
+                            current, metrics = train_step(current, batch)
+                        reporter.add(step, metrics)
+                        done = range(step - options.steps_per_call + 1, step + 1)
+                        stop = preemption.reached(done) or step == options.steps
+                        if stop or step % options.checkpoint_every == 0:
+                            reporter.finish(step) if step == options.steps else reporter.flush()
+                            checkpoints.save(current, feed.get_state())
+                        if stop:
+                            break
+                        if step % options.sample_every == 0 and first:
+                            reporter.flush()
+                            pictures.preview(current)
+                            reporter.restart_clock()
+                    checkpoints.wait()
+                if preemption.caught and int(current.step) == options.steps:
+                    raise KeyboardInterrupt  # what comes after the last step waits for the next start
+                if first and options.final_pictures and int(current.step) == options.steps:
                     bar.close()
-                    _final_pictures(config, task, how, training.images, current, workdir, writer, progress)
+                    if start < options.steps or not pictures.closing_exist():
+                        pictures.closing(current)
             feed.close()
     return current
 
@@ -237,38 +247,48 @@ def _ema(config: ml_collections.ConfigDict, current: state.TrainState) -> Any:
     return current.ema_params[config.train.ema_decays[0]]
 
 
-def _preview(
-    config: ml_collections.ConfigDict,
-    task: Task,
-    how: Sampling,
-    images: build.Images,
-    current: state.TrainState,
-    workdir: Path,
-    writer: MetricWriter,
-) -> None:
-    step = int(current.step)
-    try:
-        picture = task.preview(_ema(config, current), how, examples(config, task, images))
-    except UserError as error:  # images that are not finite
-        warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
-        return
-    _save(writer, workdir / "samples" / f"step_{step:07d}.png", picture, step)
+class _Pictures:
+    """Draws the pictures of a run, and saves them in its workdir."""
 
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        task: Task,
+        images: build.Images,
+        workdir: Path,
+        writer: MetricWriter,
+        progress: bool,
+    ):
+        self._config, self._task, self._images = config, task, images
+        self._workdir, self._writer, self._progress = workdir, writer, progress
+        self._how = build.sampling(config, task)
+        remove_leftovers(workdir / "samples")
 
-def _final_pictures(
-    config: ml_collections.ConfigDict,
-    task: Task,
-    how: Sampling,
-    images: build.Images,
-    current: state.TrainState,
-    workdir: Path,
-    writer: MetricWriter,
-    progress: bool,
-) -> None:
-    params, step = jax.device_get(_ema(config, current)), int(current.step)
-    how = how._replace(progress="pictures" if progress else False)
-    for name, picture in task.pictures(params, how, examples(config, task, images)).items():
-        _save(writer, workdir / f"{name}.png", picture, step)
+    def preview(self, current: state.TrainState, *, again: bool = True) -> None:
+        """Draws the preview of a step; with `again=False` only if it is missing, as after a kill."""
+        step = int(current.step)
+        path = self._workdir / "samples" / f"step_{step:07d}.png"
+        if again or not path.exists():
+            try:
+                picture = self._task.preview(_ema(self._config, current), self._how, self._examples())
+            except UserError as error:  # images that are not finite
+                warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
+                return
+            _save(self._writer, path, picture, step)
+
+    def closing(self, current: state.TrainState) -> None:
+        """Draws the pictures with which training ends."""
+        params, step = jax.device_get(_ema(self._config, current)), int(current.step)
+        how = self._how._replace(progress="pictures" if self._progress else False)
+        for name, picture in self._task.pictures(params, how, self._examples()).items():
+            _save(self._writer, self._workdir / f"{name}.png", picture, step)
+
+    def closing_exist(self) -> bool:
+        """Returns whether all of these pictures exist."""
+        return all((self._workdir / f"{name}.png").exists() for name in self._task.picture_names)
+
+    def _examples(self) -> dict[str, np.ndarray]:
+        return examples(self._config, self._task, self._images)
 
 
 def _save(writer: MetricWriter, path: Path, picture: np.ndarray, step: int) -> None:

@@ -9,14 +9,16 @@ import io
 import itertools
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax.errors import UserError
-from diffjax.files import read_npz, write
+from diffjax.errors import UserError, read_json
+from diffjax.files import read_npz, remove_leftovers, write, write_arrays
 
 Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets, with the labels in the order of tables."""
@@ -86,38 +88,39 @@ class Results:
 
     Args:
       folder: the folder of the sweep.
-      protocol: the facts that all cells share and figures depend on, as JSON values. A folder has one protocol.
+      protocol: the facts that all cells share and figures depend on, as JSON values. A folder with a finished cell has
+        one protocol, in `FOLDER/protocol.json`.
 
     Raises:
-      UserError: a folder with another protocol.
+      UserError: a folder whose cells have another protocol, or one that cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike, protocol: dict[str, Any]):
         self.folder, self.protocol = Path(folder) / "cells", json.loads(json.dumps(protocol))
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder.parent / "protocol.json"
-        if not path.exists():
-            write(path, json.dumps(self.protocol, indent=2) + "\n")
-        elif (found := json.loads(path.read_text())) != self.protocol:
-            fields = found.keys() | self.protocol.keys()
-            different = sorted(field for field in fields if found.get(field) != self.protocol.get(field))
-            raise UserError(
-                f"{folder} holds a sweep with another protocol ({', '.join(different)} differ): give another --out"
-            )
+        remove_leftovers(self.folder)
+        if self._has_cells():
+            self._check_protocol()
 
     def done(self, cell: Cell) -> bool:
-        """Returns whether the cell has been computed with the fields that it has now."""
+        """Returns whether the cell has been computed with the fields that it has now, and its file is whole."""
         saved = self._read(cell)
         return saved is not None and saved["fields"] == json.loads(json.dumps(cell.fields))
 
     def save(self, cell: Cell, figures: dict[str, Any], pictures: np.ndarray | None = None) -> None:
-        """Saves the figures of a cell, and images, uint8 `[K, H, W, C]`, if there are any."""
+        """Saves the figures of a cell, and images, uint8 `[K, H, W, C]`, if there are any; the first also the protocol.
+
+        Raises:
+          UserError: another process has saved cells of another protocol meanwhile.
+        """
+        if self._has_cells():
+            self._check_protocol()
+        else:
+            write(self._protocol_path, json.dumps(self.protocol, indent=2) + "\n")
         if pictures is not None:
-            content = io.BytesIO()
-            np.savez_compressed(content, pictures)
-            write(self._path(cell, "npz"), content.getvalue())
+            write_arrays(self._path(cell, "npz"), arr_0=pictures)
         record = {"labels": cell.labels, "fields": cell.fields, "figures": figures}
-        write(self._path(cell), json.dumps(record, indent=2) + "\n")
+        write(self._path(cell), json.dumps(record | {"checksum": _checksum(record)}, indent=2) + "\n")
 
     def rows(self, grid: list[Cell]) -> Iterator[Row]:
         """Yields (cell, figures) of the cells that are done."""
@@ -126,21 +129,44 @@ class Results:
                 yield cell, self._read(cell)["figures"]
 
     def pictures(self, cell: Cell) -> np.ndarray | None:
-        """Returns the images that were saved with a cell; None if there are none."""
+        """Returns the images that were saved with a cell; None if there are none, or if they are damaged."""
         path = self._path(cell, "npz")
         if not path.exists():
             return None
         try:
             return read_npz(path, ["arr_0"])["arr_0"]
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        except ValueError:
+            warnings.warn(f"{path} is damaged: images.png is made without it", stacklevel=2)
+            return None
+
+    @property
+    def _protocol_path(self) -> Path:
+        return self.folder.parent / "protocol.json"
+
+    def _has_cells(self) -> bool:
+        return any(self.folder.glob("*.json"))
+
+    def _check_protocol(self) -> None:
+        """Checks that the cells in the folder have the protocol of this sweep.
+
+        Raises:
+          UserError: they have another one, or it cannot be read.
+        """
+        found = read_json(self._protocol_path, "the cells in this folder may be of another sweep: give another --out")
+        if found != self.protocol:
+            fields = found.keys() | self.protocol.keys()
+            different = sorted(field for field in fields if found.get(field) != self.protocol.get(field))
+            raise UserError(
+                f"{self.folder.parent} holds a sweep with another protocol ({', '.join(different)} differ): give "
+                "another --out"
+            )
 
     def _path(self, cell: Cell, suffix: str = "json") -> Path:
         return self.folder / f"{cell.name}.{suffix}"
 
     def _read(self, cell: Cell) -> dict[str, Any] | None:
         path = self._path(cell)
-        return json.loads(path.read_text()) if path.exists() else None
+        return _record(path) if path.exists() else None
 
 
 def load(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Row]]:
@@ -150,18 +176,44 @@ def load(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Row]]:
       folder: the folder of the sweep.
 
     Raises:
-      UserError: a folder without a sweep, or a sweep without a cell that is done.
+      UserError: a folder without a sweep, a sweep without a cell that is done, or a file that cannot be read.
     """
     folder = Path(folder)
-    try:
-        protocol = json.loads((folder / "protocol.json").read_text())
-        saved = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
-        rows = [(Cell(cell["labels"], cell["fields"]), cell["figures"]) for cell in saved]
-        table = folder / "table.csv"
-        lines = list(csv.DictReader(io.StringIO(table.read_text()))) if table.exists() else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is not the folder of a sweep: {error}") from error
+    if not (folder / "cells").is_dir():
+        raise UserError(f"{folder} is not the folder of a sweep: it has no folder `cells`")
+    rows = []
+    for path in sorted((folder / "cells").glob("*.json")):
+        if (saved := _record(path)) is None or (rows and saved["labels"].keys() != rows[0][0].labels.keys()):
+            raise UserError(f"cannot read {path}: it is damaged; `diffjax ablate` computes it again")
+        rows.append((Cell(saved["labels"], saved["fields"]), saved["figures"]))
     if not rows:
         raise UserError(f"{folder}: no cell of this sweep is done")
-    order = {tuple(line.get(axis) for axis in rows[0][0].labels): n for n, line in enumerate(lines)}
+    order = {tuple(line.get(axis) for axis in rows[0][0].labels): n for n, line in enumerate(_lines(folder))}
+    protocol = read_json(folder / "protocol.json", f"{folder} is not the folder of a sweep")
     return protocol, sorted(rows, key=lambda row: order.get(tuple(row[0].labels.values()), len(order)))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Returns what `Results.save` wrote to a file; None if it is damaged."""
+    try:
+        found = read_json(path, "")
+    except UserError:
+        return None
+    record = {name: found.get(name) for name in ("labels", "fields", "figures")}
+    if not all(isinstance(value, dict) for value in record.values()):
+        return None
+    labels = record["labels"].values()
+    is_whole = found.get("checksum", _checksum(record)) == _checksum(record)
+    return record if labels and is_whole and all(isinstance(label, str) for label in labels) else None
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _lines(folder: Path) -> list[dict[str, str]]:
+    """Returns the lines of `table.csv`; [] if it is missing or damaged."""
+    try:
+        return list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    except (OSError, ValueError, csv.Error):
+        return []

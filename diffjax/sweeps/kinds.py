@@ -147,7 +147,7 @@ def training(
         changed, workdir = configs[cell.name], folder / cell.name
         state = train(changed, workdir)
         if (step := int(state.step)) < changed.train.steps:
-            raise UserError(f"stopped after step {step} of {cell.name}; the same command resumes from there")
+            raise KeyboardInterrupt  # by a signal; the same sweep resumes from there
         decay = changed.train.ema_decays[0]
         run = Run(changed, build.task(changed), state.ema_params[decay], step, decay, str(workdir))
         return measure(run, num)

@@ -220,9 +220,14 @@ class Task(abc.ABC):
         classes = np.arange(self.num_classes) if chosen is None else np.asarray(chosen)
         return {"label": classes[numbers % len(classes)].astype(np.int32)}
 
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """The names of `pictures`."""
+        return ("restored" if self.is_conditional else "samples",)
+
     def pictures(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the pictures that are saved at the end of training, by file name."""
-        return {"restored" if self.is_conditional else "samples": self.preview(params, how, examples)}
+        return {self.picture_names[0]: self.preview(params, how, examples)}
 
     def wrap_optimizer(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         """Returns `optimizer`, changed if some of the task's parameters are frozen."""

@@ -143,6 +143,11 @@ class Generation(Task):
         """Returns a grid of the samples 0, 1, … of seed 0."""
         return grid(to_uint8(self._trajectory(params, how, every=how.sampler.num_steps).x[-1]), self.num_classes)
 
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """The names of `pictures`."""
+        return ("samples", "denoising")
+
     def pictures(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the same grid, and a strip of x_t and x̂0 along three of its trajectories."""
         frames = self._trajectory(params, how, every=-(-how.sampler.num_steps // _FRAMES))

@@ -1,6 +1,7 @@
 """Checkpoints, by orbax: written in the background, complete or not there at all, the newest N kept."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -109,10 +110,18 @@ class Checkpoints:
 
         For a checkpoint from which no step could be taken: all steps after it have been skipped.
         """
-        self._call(self._manager.wait_until_finished)
+        self.wait()
         steps = self._manager.all_steps()
         if step in steps and min(steps) < step:
             self._set_aside([step])
+
+    def wait(self) -> None:
+        """Waits until everything that was saved is on disk.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        self._call(self._manager.wait_until_finished)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that can be read: (state, data position).
@@ -152,6 +161,7 @@ class Checkpoints:
         if self.latest_step is None:
             raise UserError(f"no checkpoint in {self.directory}: train first")
         steps = sorted(self._manager.all_steps(), reverse=True)
+        _drop_late_callbacks()
         failures = []
         for step in steps:
             try:
@@ -239,6 +249,18 @@ def _barrier(*, key: str, timeout_ms: int) -> None:
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Returns whether a workdir has a complete checkpoint; several processes need not call it together."""
     return bool(ocp.utils.checkpoint_steps_paths(Path(workdir).absolute() / "checkpoints"))
+
+
+@functools.cache
+def _drop_late_callbacks() -> None:
+    """Silences what Python prints where TensorStore's threads report to an event loop that a failed read has closed."""
+    before = sys.unraisablehook
+
+    def hook(error):
+        if not (isinstance(error.exc_value, RuntimeError) and str(error.exc_value) == "Event loop is closed"):
+            before(error)
+
+    sys.unraisablehook = hook
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The lock of a workdir, which only one run at a time can hold."""
+"""The lock of a folder, which only one run at a time can hold."""
 
 import contextlib
 import errno
@@ -16,10 +16,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def locked(workdir: str | os.PathLike):
-    """Creates the folder and locks `workdir/lock`; the kernel releases the lock however the process ends.
+def locked(folder: str | os.PathLike, *, flag: str = "--workdir"):
+    """Creates the folder and locks `folder/lock`; the kernel releases the lock however the process ends.
 
     With several processes, only the first one holds the lock.
+
+    Args:
+      folder: the folder.
+      flag: the flag that names the folder, for the message.
 
     Raises:
       UserError: another run holds the lock (the message names it), or the folder is not writable.
@@ -27,8 +31,8 @@ def locked(workdir: str | os.PathLike):
     if jax.process_index() != 0:
         yield
         return
-    path = Path(workdir) / "lock"
-    with writing(workdir):
+    path = Path(folder) / "lock"
+    with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+", buffering=0)
     with file:
@@ -37,7 +41,7 @@ def locked(workdir: str | os.PathLike):
         except BlockingIOError:
             file.seek(0)
             holder = file.read().decode().strip() or "another process"
-            raise UserError(f"{workdir} is in use by {holder}: stop that run, or give another --workdir") from None
+            raise UserError(f"{folder} is in use by {holder}: stop that run, or give another {flag}") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise UserError(f"cannot lock {path}: {error.strerror}") from error

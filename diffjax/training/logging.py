@@ -17,6 +17,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
 from diffjax.errors import UserError, writing
+from diffjax.files import write
 
 
 class MetricWriter:
@@ -85,27 +86,25 @@ def check_wandb(project: str | None) -> None:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
-    """Returns the reports of `workdir/metrics.jsonl`, without lines that were cut short when a process was killed.
+    """Returns the reports of `workdir/metrics.jsonl`, without lines that were cut short by a kill or are damaged.
 
     Raises:
       UserError: there is no such file, or it cannot be read.
     """
     path = Path(workdir) / "metrics.jsonl"
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return [report for line in lines if (report := _report(line)) is not None]
 
 
 class _Jsonl:
     def __init__(self, path: Path, step: int):
         self._path, self._pending = path, b""
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in kept))
-            part.replace(path)
+            reports = ((line, _report(line)) for line in path.read_bytes().splitlines())
+            write(path, b"".join(line + b"\n" for line, report in reports if report and report["step"] <= step))
         self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -166,7 +165,7 @@ class _Wandb:
         path = workdir / "wandb_id"
         with writing(path):
             if not path.exists():
-                path.write_text(uuid.uuid4().hex[:12])
+                write(path, uuid.uuid4().hex[:12])
         self._run = wandb.init(
             project=project,
             id=path.read_text(),
@@ -191,9 +190,15 @@ class _Wandb:
         return "Weights & Biases"
 
 
-def _step_of(line: str) -> float:
-    """Returns the step of a report; infinite for a line that was cut short."""
+def _report(line: bytes) -> dict[str, float] | None:
+    """Returns the report that a line holds; None if the line was cut short or is damaged."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    numbers = isinstance(found, dict) and all(map(_is_number, found.values()))
+    return found if numbers and 0 <= found.get("step", -1) < float("inf") else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)

@@ -1,5 +1,6 @@
 """The command lines, on a network trained for a few steps."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,13 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffjax.cli import sample as cli_sample
 from diffjax.runs import Run
+from diffjax.runs.run import of_config
+from diffjax.training.lock import locked
 
 ROOT = Path(__file__).parents[2]
+AXES = (("S", (("2", {"num_steps": 2}),)),)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -68,29 +74,93 @@ def test_sample_with_other_samplers(workdir, tmp_path, command):
     np.testing.assert_array_equal(np.load(tmp_path / "same" / "samples.npz")["arr_0"], found["eta"])
 
 
-def test_a_long_run_resumes_where_it_was_interrupted(workdir, tmp_path, monkeypatch, command):
-    batches, sampled = Run.batches, []
+@pytest.fixture
+def sample(workdir, command):
+    """A function: samples ten images in batches of three into a folder, and returns them."""
 
-    def interrupted(*args, **options):
-        for start, batch in batches(*args, **options):
-            sampled.append(start)
-            yield start, batch
-            if sampled == [0, 3]:
-                raise KeyboardInterrupt
-
-    def sample(out, *flags):
+    def run(out, *flags):
         command("sample", "--workdir", workdir, "--out", out, "--num", 10, "--batch-size", 3, *flags)
         return np.load(out / "samples.npz")["arr_0"]
 
-    whole = sample(tmp_path / "whole")
+    return run
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """The first samples of all batches so far; the first time, sampling is interrupted after two of them."""
+    batches, starts = Run.batches, []
+
+    def interrupted(*args, **options):
+        for start, batch in batches(*args, **options):
+            starts.append(start)
+            yield start, batch
+            if starts == [0, 3]:
+                raise KeyboardInterrupt
+
     monkeypatch.setattr(Run, "batches", interrupted)
+    return starts
+
+
+def test_a_long_run_resumes_where_it_was_interrupted(sample, sampled, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         sample(tmp_path / "cut")
     with pytest.raises(SystemExit, match="holds parts of another run .seed differ."):
         sample(tmp_path / "cut", "--seed", "1")
-    np.testing.assert_array_equal(sample(tmp_path / "cut"), whole)
+    monkeypatch.setattr(cli_sample, "of_config", with_other_weights)
+    with pytest.raises(SystemExit, match="holds parts of another run .parameters differ."):
+        sample(tmp_path / "cut")
+    monkeypatch.setattr(cli_sample, "of_config", of_config)
+    images = sample(tmp_path / "cut")
     assert sampled == [0, 3, 6, 9]
-    assert not (tmp_path / "cut" / "parts").exists()
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"grid.png", "samples.npz", "lock"}
+    np.testing.assert_array_equal(images, sample(tmp_path / "whole"))
+
+
+def with_other_weights(*args, **options):
+    run = of_config(*args, **options)
+    return dataclasses.replace(run, params=jax.tree.map(lambda leaf: leaf + 1, run.params))
+
+
+def test_parts_of_another_run_are_not_taken(sample, sampled, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "cut")
+    (tmp_path / "cut" / "parts" / "run.json").unlink()  # as a removal that was killed leaves them
+    images = sample(tmp_path / "cut", "--seed", "1")
+    assert sampled == [0, 3, 0, 3, 6, 9]
+    np.testing.assert_array_equal(images, sample(tmp_path / "whole", "--seed", "1"))
+
+
+def test_one_command_at_a_time_samples_into_a_folder(sample, tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(SystemExit, match=f"^error: {tmp_path} is in use by process .* another --out$"),
+    ):
+        sample(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "size"),
+    [
+        ("sample", ["--num", 20], 100),  # what identifies the samples
+        ("sample", ["--num", 20], 1500),  # the batch
+        ("sample", ["--num", 20], 2500),  # the grid
+        ("export", [], 1000),
+        ("evaluate", ["--num", 70], 100),
+        ("likelihood", ["--num", 2], 100),
+        ("report", ["--num", 4, "--frames", 4, "--images", 4, "--searched", 8, "--counts", 2], 100),
+        ("ablate", ["--config", "ablations/ddim_table1", f"--config.axes={AXES}", "--config.num=70"], 500),
+    ],
+)
+def test_a_full_disk_is_one_line(name, flags, size, workdir, command, tmp_path, file_size_limit, capsys):
+    out = tmp_path / "out"
+    if name in ("evaluate", "likelihood", "report"):
+        out = out.with_suffix(".html" if name == "report" else ".json")
+        out.write_text("before")
+    with file_size_limit(size), pytest.raises(SystemExit) as caught:
+        command(name, "--workdir", workdir, "--out", out, *flags)
+    assert re.fullmatch(rf"error: cannot write {tmp_path}/out\S*: File too large", caught.value.code)
+    assert not list(tmp_path.rglob("*.part"))
+    assert not out.is_file() or out.read_text() == "before"
 
 
 def test_evaluate(workdir, command, capsys):
@@ -218,7 +288,7 @@ def test_likelihood(workdir, command, capsys, tmp_path):
             "error: none.pth does not exist: get the weights of FID's Inception from https.*sha256",
         ),
         # The place of the output is checked before the run is read.
-        ("sample", ["--out", "/dev/null"], "error: cannot write /dev/null/parts: Not a directory"),
+        ("sample", ["--out", "/dev/null"], "error: cannot write to /dev/null: /dev/null is not a folder"),
         ("evaluate", ["--out", "/dev", "--workdir", "nowhere"], "error: --out=/dev must be a file; it is a folder"),
         ("evaluate", ["--out", "/dev/null/x.json", "--workdir", "nowhere"], "error: cannot write to /dev/null: /dev/"),
         ("likelihood", ["--out", "/dev", "--workdir", "nowhere"], "error: --out=/dev must be a file; it is a folder"),
@@ -280,10 +350,12 @@ def test_an_error_in_a_process_of_its_own_has_status_1(tmp_path):
     assert line.startswith("error: --config=nowhere is not a file")
 
 
-def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys):
+def test_classifier_is_an_extractor(workdir, tmp_path, command, capsys, file_size_limit):
     digits = "--config=digits", "--config.data.holdout=0.2"
     with pytest.raises(SystemExit, match=r"^error: --out=\S*digits.npz must end in .safetensors$"):
         command("classifier", *digits, "--out", tmp_path / "digits.npz")
+    with file_size_limit(1000), pytest.raises(SystemExit, match=r"error: cannot write .*x.safetensors: File too large"):
+        command("classifier", *digits, "--epochs", 1, "--out", tmp_path / "x.safetensors")
     out = tmp_path / "digits.safetensors"
     command("classifier", *digits, "--epochs", 8, "--out", out)
     printed = capsys.readouterr().out

@@ -34,6 +34,7 @@ def test_overview_and_version(capsys):
     assert main.main(["--help"]) == 0
     overview = capsys.readouterr().out
     assert all(f"  {name} " in overview for name in main.COMMANDS)
+    assert all(f"\n  {status} " in overview for status in (0, 1, 2, 130))
     assert main.main([]) == 2
     assert capsys.readouterr().out == overview
     assert main.main(["--version"]) == 0

@@ -215,3 +215,17 @@ def test_a_place_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(options.os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(UserError, match=r"^cannot write to \S+/new: permission denied$"):
         options.output_file(tmp_path / "new" / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "words"),
+    [
+        ("train", "ablations/ddim_table1", "sets axes, as a sweep does: give it to `diffjax ablate`"),
+        ("ablate", "digits", "sets schedule and no axes, as a training does: give it to `diffjax train`"),
+    ],
+)
+def test_a_config_of_the_other_command(name, config, words, command, tmp_path):
+    place = "--workdir" if name == "train" else "--out"
+    with pytest.raises(SystemExit, match=f"^error: --config={config} {words}$"):
+        command(name, "--config", config, place, tmp_path / "x")
+    assert not (tmp_path / "x").exists()

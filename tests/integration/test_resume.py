@@ -182,12 +182,16 @@ def test_one_of_two_processes_is_preempted(tmp_path, make_config):
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(whole, tmp_path, make_config):
     workdir = shutil.copytree(whole, tmp_path / "run")
-    for path in (workdir / "checkpoints" / "40").rglob("*"):
-        path.is_file() and path.write_bytes(path.read_bytes()[:20])
+    for path in (workdir / "checkpoints" / "40").rglob(
+        "d/*"
+    ):  # the arrays: TensorStore's threads see it, and report it
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + b"xyz" + content[len(content) // 2 + 3 :])
     process = complete(make_config(), workdir)
     assert re.search(
         r"^warning: cannot read checkpoint .*checkpoints/40: .*; using .*checkpoints/35 instead", process.output, re.M
     )
+    assert len(process.output.splitlines()) == 3, process.output  # the warning, the start, the end
     assert_same_run(whole, workdir)
     assert (workdir / "damaged" / "40").is_dir()
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from diffjax.errors import UserError
@@ -36,7 +40,7 @@ def train(monkeypatch, tiny_config):
 
         monkeypatch.setattr(loop, "make_train_step", make_train_step)
         monkeypatch.setattr(Generation, "init", lambda self, key: {"w": jax.random.normal(key, (100, 200))})
-        config = tiny_config(train__final_pictures=False, **fields)
+        config = tiny_config(**{"train__final_pictures": False} | fields)
         return loop.train(config, workdir, progress=False, profile=profile)
 
     return run
@@ -152,3 +156,57 @@ def test_a_config_may_be_partial_and_pictures_can_be_left_out(train, tmp_path):
     assert not list(tmp_path.glob("*.png"))
     with pytest.raises(UserError, match="config.train.steps: 0 must be a whole number ≥ 1"):
         loop.train({"train": {"steps": 0}}, tmp_path, progress=False)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The kinds of the pictures that were drawn, by functions that draw nothing; the first of each kind is interrupted."""
+    kinds = []
+
+    def interrupt(kind):
+        kinds.append(kind)
+        if kinds.count(kind) == 1:
+            raise KeyboardInterrupt
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(Generation, "preview", lambda *_: interrupt("preview"))
+    closing = lambda *_: {name: interrupt("closing") for name in ("samples", "denoising")}  # noqa: E731
+    monkeypatch.setattr(Generation, "pictures", closing)
+    return kinds
+
+
+def test_pictures_that_were_interrupted_are_drawn_at_the_next_start(train, drawn, tmp_path):
+    fields = {"train__sample_every": 8, "train__final_pictures": True}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, **fields)
+    leftover = tmp_path / "samples" / f"step_0000008.png.{socket.gethostname()}.{2**22 + 1}.part"
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.write_bytes(b"half of")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, **fields)
+    assert drawn == ["preview", "preview", "closing"]
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["step_0000008.png"]
+    assert int(train(tmp_path, **fields).step) == 12
+    assert drawn == ["preview", "preview", "closing", "closing", "closing"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"samples.png", "denoising.png"}
+    train(tmp_path, **fields)
+    assert len(drawn) == 5
+    (tmp_path / "denoising.png").unlink()
+    train(tmp_path, **fields)
+    assert len(drawn) == 7
+
+
+def test_a_signal_in_the_last_step_leaves_the_pictures_for_the_next_start(train, drawn, tmp_path):
+    drawn += ["preview", "closing"]
+
+    def interrupt(step):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, before=interrupt, train__final_pictures=True)
+    assert drawn == ["preview", "closing"]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 12
+    train(tmp_path, train__final_pictures=True)
+    assert drawn == ["preview", "closing", "closing", "closing"]

@@ -71,9 +71,13 @@ def test_a_folder_is_loaded_in_the_order_of_its_table(tmp_path):
 def test_folders_without_a_sweep(tmp_path):
     with pytest.raises(UserError, match="is not the folder of a sweep"):
         cells.load(tmp_path)
-    cells.Results(tmp_path, {})
+    results = cells.Results(tmp_path, {})
     with pytest.raises(UserError, match="no cell of this sweep is done"):
         cells.load(tmp_path)
+    results.save(cells.cells(AXES)[0], {"distance": 2.0})
+    (tmp_path / "protocol.json").unlink()
+    with pytest.raises(UserError, match=r"protocol.json does not exist: .* is not the folder of a sweep"):
+        cells.load(tmp_path)
     (tmp_path / "cells" / "x.json").write_text("[]")
-    with pytest.raises(UserError, match="is not the folder of a sweep"):
+    with pytest.raises(UserError, match=r"cannot read .*x.json: it is damaged; `diffjax ablate` computes it again"):
         cells.load(tmp_path)

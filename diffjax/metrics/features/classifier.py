@@ -15,10 +15,10 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from diffjax.errors import UserError
-from diffjax.files import atomic
+from diffjax.files import write
 from diffjax.metrics.features.base import EXTRACTORS, Extractor
 
 
@@ -142,8 +142,8 @@ def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> 
 def save(path: str | os.PathLike, classifier: Classifier) -> None:
     """Writes the classifier to a safetensors file, with all but the parameters as JSON in its header."""
     facts = {name: getattr(classifier, name) for name in ("image_shape", "num_classes", "dim", "scale", "training")}
-    with atomic(path) as part:
-        save_file(flatten_dict(classifier.params, sep="/"), part, {"classifier": json.dumps(facts)})
+    content = to_bytes(flatten_dict(classifier.params, sep="/"), {"classifier": json.dumps(facts)})
+    write(path, content)
 
 
 def load(path: str | os.PathLike) -> Classifier:
@@ -162,8 +162,11 @@ def load(path: str | os.PathLike) -> Classifier:
         raise UserError(f"cannot read {path}: {error}") from error
     if facts is None:
         raise UserError(f"{path} holds no classifier")
-    facts = json.loads(facts)
-    return Classifier(unflatten_dict(flat, sep="/"), **facts | {"image_shape": tuple(facts["image_shape"])})
+    try:
+        facts = json.loads(facts)
+        return Classifier(unflatten_dict(flat, sep="/"), **facts | {"image_shape": tuple(facts["image_shape"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no classifier that can be read: {error}") from error
 
 
 @EXTRACTORS.register(name=".safetensors")
