@@ -46,9 +46,10 @@ def inpaint(
       progress: as in `sample`.
 
     Raises:
-      ValueError: a mask that does not broadcast against `image`, a sampler that keeps the network's ε̂ or does not end
-        at clean data; and as in `sample`.
+      ValueError: an image of whole numbers, a mask that does not broadcast against `image`, a sampler that keeps the
+        network's ε̂ or does not end at clean data; and as in `sample`.
     """
+    process.check_float("image", image)
     image, known = jnp.asarray(image), jnp.asarray(known, bool)
     fits = zip(known.shape[::-1], image.shape[::-1], strict=False)
     if known.ndim > image.ndim or any(size not in (1, whole) for size, whole in fits):
@@ -140,8 +141,9 @@ def image_to_image(
       key: one key, or `[B]`.
 
     Raises:
-      ValueError: as in `sample`.
+      ValueError: an image of whole numbers, and as in `sample`.
     """
+    process.check_float("image", image)
     image = jnp.asarray(image)
     keys = keys_of(key, len(image))
     x = noised(schedule, image, int(sampler.grid[0]), keys)

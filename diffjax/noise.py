@@ -14,13 +14,15 @@ def sample_keys(seed: int, start: int, count: int) -> jax.Array:
     """Returns the typed keys `[count]` of samples `start … start + count - 1` of a seed; a sample's key never changes.
 
     Args:
-      seed: the seed, a whole number.
+      seed: the seed, a whole number within 0 … 2³² - 1: JAX's keys take no more.
       start: the number of the first sample.
       count: the number of samples.
 
     Raises:
-      ValueError: a negative start or count.
+      ValueError: a seed outside 0 … 2³² - 1, or a negative start or count.
     """
+    if not isinstance(seed, jax.Array) and not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} must be within 0 … {2**32 - 1}")
     if start < 0 or count < 0:
         raise ValueError(f"start={start} and count={count} must be ≥ 0")
     return _children(jax.random.key(seed), np.arange(start, start + count, dtype=np.uint32))

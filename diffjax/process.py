@@ -182,13 +182,25 @@ def scales_at(
     return jnp.sqrt(jax.nn.sigmoid(value)), jnp.sqrt(jax.nn.sigmoid(-value))
 
 
+def check_float(name: str, images: ArrayLike) -> None:
+    """Checks that images are floats.
+
+    Raises:
+      ValueError: whole numbers, such as pixels of 0 … 255.
+    """
+    dtype = jnp.result_type(images)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} must be a float array, not {dtype}; pixels 0 … 255 become {name} / 127.5 - 1")
+
+
 def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = None) -> jax.Array:
     """Returns `table[t]` in the dtype of `x`, shaped to broadcast against it; `clean`: the value at t = -1.
 
     Raises:
-      ValueError: a concrete `t` out of range (a traced one gives NaN instead), a fractional `t`, or a `t` whose
-        shape is neither [] nor [B]. Without `clean`, -1 is out of range.
+      ValueError: an `x` of whole numbers, a concrete `t` out of range (a traced one gives NaN instead), a fractional
+        `t`, or a `t` whose shape is neither [] nor [B]. Without `clean`, -1 is out of range.
     """
+    check_float("x", x)
     if jnp.issubdtype(jnp.result_type(t), jnp.floating):
         raise ValueError(f"t of dtype {jnp.result_type(t)}: this table has entries at whole timesteps only")
     if np.ndim(t) > 1 or (np.ndim(t) == 1 and np.shape(t)[0] not in (1, np.shape(x)[0])):

@@ -211,7 +211,7 @@ def test_new_parameters_compile_nothing(count_compilations):
 )
 def test_bad_input_of_the_bound(schedule, predict, options, words):
     with pytest.raises(ValueError, match=words):
-        likelihood.bound(schedule, predict, jnp.zeros((2, 3)), jax.random.key(0), **options)
+        likelihood.bound(schedule, predict, jnp.ones((2, 3)), jax.random.key(0), **options)
 
 
 def flow_log_prob(schedule, x0, mean, std):
@@ -338,10 +338,29 @@ def test_exact_likelihood_of_networks_with_another_target(target):
 def test_bad_input_of_the_exact_likelihood(schedule, options, words):
     options = {"key": jax.random.key(0), **options}
     with pytest.raises(ValueError, match=words):
-        likelihood.exact(schedule, gaussian(SCHEDULE, 0.0, 1.0), jnp.zeros((2, 3)), **options)
+        likelihood.exact(schedule, gaussian(SCHEDULE, 0.0, 1.0), jnp.ones((2, 3)), **options)
 
 
 def test_missing_diffrax_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffrax", None)
     with pytest.raises(ImportError, match=r"needs diffrax: pip install '.\[likelihood\]'"):
-        likelihood.exact(SCHEDULE, gaussian(SCHEDULE, 0.0, 1.0), jnp.zeros((2, 3)), jax.random.key(0))
+        likelihood.exact(SCHEDULE, gaussian(SCHEDULE, 0.0, 1.0), jnp.ones((2, 3)), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (lambda pixels: pixels / 255.0, r"within 0 … 1, not all of them multiples of 1/127.5"),
+        (lambda pixels: 1.0 * pixels, r"within 0 … 255$"),
+        (lambda pixels: pixels / 255.0 - 0.5, r"within -0.5 … 0.5, not all"),
+        (lambda pixels: pixels / 100.0 - 1.0, r"within -1 … 1.55$"),
+    ],
+)
+def test_images_of_another_range_would_give_plausible_wrong_numbers(images, words):
+    x0 = images(jnp.arange(256).reshape(4, 64))
+    words = r"x0 must be 8-bit images in \[-1, 1\], made by pixels / 127.5 - 1; these have values " + words
+    predict = gaussian(SCHEDULE, 0.0, 1.0)
+    with pytest.raises(ValueError, match=words):
+        likelihood.bound(SCHEDULE, predict, x0, jax.random.key(0))
+    with pytest.raises(ValueError, match=words):
+        likelihood.exact(SCHEDULE, predict, x0, jax.random.key(0))

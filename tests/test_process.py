@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffjax import process, schedules
+from diffjax import editing, process, samplers, schedules, timesteps
 
 SCHEDULE = schedules.linear(50, beta_start=1e-3, beta_end=0.3)
+TABLE = samplers.ddim(SCHEDULE, timesteps.trailing(50, 5))
 ZERO_SNR = schedules.from_betas([0.1, 0.5, 1.0])
 T = np.array([0, 1, 20, 49])
 KINDS = ["eps", "x0", "v", "score"]
@@ -234,3 +235,16 @@ def test_what_has_no_value_at_clean_data():
 def test_timesteps_of_another_batch():
     with pytest.raises(ValueError, match=r"t of shape \(3,\) against x of shape \(4, 2\)"):
         process.q_sample(SCHEDULE, jnp.zeros((4, 2)), np.zeros(3, int), jnp.zeros((4, 2)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda image: process.q_sample(SCHEDULE, image, jnp.zeros(2, int), jnp.zeros((2, 3))),
+        lambda image: editing.image_to_image(SCHEDULE, TABLE, lambda x, t: x, image, jax.random.key(0)),
+        lambda image: editing.inpaint(SCHEDULE, TABLE, lambda x, t: x, image, True, jax.random.key(0)),
+    ],
+)
+def test_pixels_are_no_images_in_floats(call):
+    with pytest.raises(ValueError, match="must be a float array, not uint8; pixels 0 … 255 become .* / 127.5 - 1"):
+        call(jnp.zeros((2, 3), jnp.uint8))

@@ -472,6 +472,8 @@ X = jnp.zeros((3, 2))
         (lambda: dj.sample(random_table(3, 0, 0, True), network(), X, jax.random.key(0)), "log_var_frac"),
         (lambda: dj.sample_trajectory(NOISY, network(), X, jax.random.key(0), every=0), "every=0"),
         (lambda: dj.sample_keys(0, -1, 2), "start=-1"),
+        (lambda: dj.sample_keys(2**32, 0, 2), "seed=4294967296 must be within 0 … 4294967295"),
+        (lambda: dj.sample_keys(-1, 0, 2), "seed=-1 must be"),
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=-1.0), "clip=-1.0 must be > 0"),
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), clip=float("nan")), "clip=nan"),
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), first_row=-1), "first_row=-1 must be"),

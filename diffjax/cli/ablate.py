@@ -17,7 +17,6 @@ or it is the import path of your own kind.
 """
 
 import argparse
-from pathlib import Path
 
 from diffjax.cli import launch, options
 from diffjax.sweeps.compute import compute
@@ -28,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_config(parser, "the sweep")
     options.add_workdir(parser, required=False)
-    parser.add_argument("--out", type=Path, required=True, help="the folder of the sweep; made if it does not exist")
+    parser.add_argument(
+        "--out", type=options.path, required=True, help="the folder of the sweep; made if it does not exist"
+    )
     parser.add_argument(
         "--shard", default="0/1", metavar="k/n", help="only every n-th cell, from cell k = 0 … n-1 (default: all)"
     )

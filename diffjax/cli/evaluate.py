@@ -21,7 +21,6 @@ share of samples that are classified as their label. A run on the digits also ge
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -42,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     measured = parser.add_mutually_exclusive_group(required=True)
     options.add_workdir(measured, required=False)
-    measured.add_argument("--images", type=Path, help="a folder of images, or an npz file (arr_0)")
-    parser.add_argument("--reference", type=Path, help="the real images for --images: a folder, or an npz file (arr_0)")
+    measured.add_argument("--images", type=options.path, help="a folder of images, or an npz file (arr_0)")
+    parser.add_argument(
+        "--reference", type=options.path, help="the real images for --images: a folder, or an npz file (arr_0)"
+    )
     parser.add_argument(
         "--extractor", default="pixels", metavar="NAME",
         help="pixels, a classifier's .safetensors file, Inception's .pth file, or an import path (default: pixels)",
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=options.seed, default=0, help="the seed of the samples' noise (default: 0)")
     options.add_parameters(parser)
     parser.add_argument(
-        "--out", type=Path, help="the JSON file (default: WORKDIR/evaluation.json; printed for --images)"
+        "--out", type=options.path, help="the JSON file (default: WORKDIR/evaluation.json; printed for --images)"
     )
     options.add_sampling(parser)
 

@@ -6,7 +6,6 @@ diffjax export --workdir runs/digits --out digits
 """
 
 import argparse
-from pathlib import Path
 
 from diffjax import interop, runs
 from diffjax.cli import launch, options
@@ -16,7 +15,9 @@ from diffjax.errors import writing
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_workdir(parser)
-    parser.add_argument("--out", required=True, type=Path, help="the folder to write to; it must be new or empty")
+    parser.add_argument(
+        "--out", required=True, type=options.path, help="the folder to write to; it must be new or empty"
+    )
     options.add_parameters(parser)
 
 

@@ -17,7 +17,6 @@ The noise of image n is that of sample n of the seed, so figures do not depend o
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -60,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_parameters(parser)
     parser.add_argument("--batch-size", type=options.positive, default=100, help="images at a time (default: 100)")
     parser.add_argument("--seed", type=options.seed, default=0, help="the seed of the noise (default: 0)")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: WORKDIR/likelihood.json)")
+    parser.add_argument("--out", type=options.path, help="the JSON file (default: WORKDIR/likelihood.json)")
 
 
 def run(args: argparse.Namespace) -> None:

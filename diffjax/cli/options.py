@@ -91,7 +91,7 @@ def config(args: argparse.Namespace, *, schema: Section = SCHEMA) -> ml_collecti
 
 def add_workdir(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds `--workdir`."""
-    parser.add_argument("--workdir", type=Path, required=required, help="a folder that `diffjax train` has written")
+    parser.add_argument("--workdir", type=path, required=required, help="a folder that `diffjax train` has written")
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +216,15 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {found} is not a folder")
     if not os.access(found, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {folder}: permission denied")
+
+
+def path(text: str) -> Path:
+    """Parses the path of a file or folder of this machine, as a `type=` of argparse."""
+    if re.match(r"\w+://", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be on this machine: mount the bucket as a folder (gcsfuse, s3fs), and give that"
+        )
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     source = parser.add_mutually_exclusive_group(required=True)
     options.add_workdir(source, required=False)
-    source.add_argument("--sweep", type=Path, help="a folder that `diffjax ablate` has written")
+    source.add_argument("--sweep", type=options.path, help="a folder that `diffjax ablate` has written")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=options.path,
         help="the .html page (default: report.html in the folder); pictures go to a folder of its name",
     )
     run = parser.add_argument_group("run", "for --workdir alone")

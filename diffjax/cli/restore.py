@@ -31,7 +31,6 @@ folder of PNG files).
 
 import argparse
 import json
-from pathlib import Path
 
 from diffjax import viz
 from diffjax.cli import launch, options
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_workdir(parser)
     parser.add_argument(
-        "--compare", action="append", default=[], type=Path, metavar="WORKDIR",
+        "--compare", action="append", default=[], type=options.path, metavar="WORKDIR",
         help="another run that restores images of this shape; adds a row (repeatable)",
     )  # fmt: skip
     row = "a row with these fields of config.sample, num_samples, noise_scale (repeatable; default: as in the config)"
@@ -77,10 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--luma", action="store_true", help="measure PSNR and SSIM on Y in place of all channels")
     parser.add_argument(
-        "--lpips", nargs=2, type=Path, metavar=("ALEXNET", "LINEAR"), help="measure LPIPS, with these .pth files"
+        "--lpips",
+        nargs=2,
+        type=options.path,
+        metavar=("ALEXNET", "LINEAR"),
+        help="measure LPIPS, with these .pth files",
     )
     parser.add_argument("--seed", type=options.seed, default=0, help="the seed of degradations and noise (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/restored)")
+    parser.add_argument("--out", type=options.path, help="folder to write to (default: WORKDIR/restored)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -38,9 +38,11 @@ from diffjax.training.lock import locked
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", type=Path, help="a folder that `diffjax train` has written")
-    source.add_argument("--weights", type=Path, help="a diffusers folder, or a file of PyTorch weights")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)")
+    source.add_argument("--workdir", type=options.path, help="a folder that `diffjax train` has written")
+    source.add_argument("--weights", type=options.path, help="a diffusers folder, or a file of PyTorch weights")
+    parser.add_argument(
+        "--out", type=options.path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)"
+    )
     parser.add_argument("--num", type=options.positive, default=64, help="the number of images (default: 64)")
     parser.add_argument("--seed", type=options.seed, default=0, help="the seed of the noise (default: 0)")
     parser.add_argument("--batch-size", type=options.positive, default=64, help="images at a time (default: 64)")
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = parser.add_argument_group("weights", "for --weights alone")
     weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE,…", help="what the file omits")
     weights.add_argument("--image-size", type=options.positive, help="height and width, where the file does not say")
-    weights.add_argument("--image", type=Path, help="the condition image (SR3), scaled to the size bicubically")
+    weights.add_argument("--image", type=options.path, help="the condition image (SR3), scaled to the size bicubically")
     options.add_sampling(parser)
     launch.add_flags(parser)
 

@@ -9,7 +9,6 @@ Writes checkpoints, metrics.jsonl, TensorBoard event files and pictures under WO
 
 import argparse
 import sys
-from pathlib import Path
 
 import jax
 
@@ -29,7 +28,9 @@ class _HelpConfig(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_config(parser, "the experiment")
-    parser.add_argument("--workdir", type=Path, required=True, help="the folder of the run; made if it does not exist")
+    parser.add_argument(
+        "--workdir", type=options.path, required=True, help="the folder of the run; made if it does not exist"
+    )
     parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     parser.add_argument("--help-config", action=_HelpConfig, nargs=0, help="list all fields of a config, and exit")
     launch.add_flags(parser)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.likelihood.variational import HALF_BIN, checked
+from diffjax.likelihood.variational import HALF_BIN, check_pixels, checked
 from diffjax.noise import keys_of
 from diffjax.prediction import Predict, Prediction, same_shape
 from diffjax.schedules import NoiseSchedule
@@ -67,8 +67,8 @@ def exact(
       max_steps: the largest number of solver steps.
 
     Raises:
-      ValueError: ᾱ_{T-1} = 0, T = 1, probes < 1, an unknown distribution, no key where one is needed, or more
-        than `max_steps` steps.
+      ValueError: images to dequantize that are not 8-bit images in [-1, 1], ᾱ_{T-1} = 0, T = 1, probes < 1, an unknown
+        distribution, no key where one is needed, or more than `max_steps` steps.
       ImportError: diffrax is not installed.
     """
     if schedule.alpha_bars[-1] == 0.0 or schedule.num_timesteps < 2:
@@ -86,6 +86,7 @@ def exact(
     shape, d = x0.shape[1:], math.prod(x0.shape[1:])
     keys = None if key is None else keys_of(key, len(x0))
     if dequantize:
+        check_pixels(x0)
         x0 = x0 + _sample(keys, 0, shape, x0.dtype, "uniform")
     if probes is None:
         vectors, weight = jnp.eye(d, dtype=x0.dtype).reshape(d, 1, *shape), 1.0 / d

@@ -128,12 +128,13 @@ def bound(
       clip: the transform of x̂0, as in `sample`; published bounds of DDPM use 1.
 
     Raises:
-      ValueError: an unknown variance, a variance that the network does not predict, an ε-network at ᾱ = 0, or keys that
-        are invalid for `sample`.
+      ValueError: images that are not 8-bit images in [-1, 1], an unknown variance, a variance that the network does not
+        predict, an ε-network at ᾱ = 0, or keys that are invalid for `sample`.
     """
     if variance not in VARIANCES:
         raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
     x0, predict = checked(predict, x0)
+    check_pixels(x0)
     output = jax.eval_shape(predict, x0, jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32))
     is_prediction = isinstance(output, Prediction)
     if variance.startswith("learned") and not (is_prediction and output.log_var_frac is not None):
@@ -187,6 +188,23 @@ def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: 
     last = 2.0 * jnp.log(rows.noise[-1].astype(x0.dtype))
     prior = jnp.mean(normal_kl(rows.signal[-1].astype(x0.dtype) * x0, last, 0.0, 0.0), axes) / math.log(2.0)
     return Bound(prior + jnp.sum(terms, axis=0), prior, terms, eps_mse, x0_mse)
+
+
+def check_pixels(x0: jax.Array) -> None:
+    """Checks that images are 8-bit images in [-1, 1], k/127.5 - 1 for k = 0 … 255; traced ones are not checked.
+
+    Raises:
+      ValueError: other values, such as those of images in [0, 1] or 0 … 255.
+    """
+    if isinstance(x0, jax.core.Tracer):
+        return
+    levels = (np.asarray(x0, np.float64) + 1.0) * 127.5
+    if not (np.all(np.abs(levels - np.round(levels)) < 0.05) and levels.min() > -0.5 and levels.max() < 255.5):
+        raise ValueError(
+            f"x0 must be 8-bit images in [-1, 1], made by pixels / 127.5 - 1; these have values within "
+            f"{np.min(x0):.4g} … {np.max(x0):.4g}"
+            + (", not all of them multiples of 1/127.5" if np.all(np.abs(x0) <= 1.001) else "")
+        )
 
 
 def checked(predict: Predict, x0: jax.Array) -> tuple[jax.Array, Predict]:

@@ -92,6 +92,8 @@ def _check_dtype(dtype: Any) -> None:
         name = None
     if name not in fields.DTYPES:
         raise ValueError(f"dtype={fields.shown(dtype)} must be one of {', '.join(map(repr, fields.DTYPES))}")
+    if name == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError("dtype='float64' must be 'float32', or JAX_ENABLE_X64=1 be set: JAX has 64 bits only then")
 
 
 def _check_label(label: jax.Array | None, num_classes: int | None, batch: int) -> None:

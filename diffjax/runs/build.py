@@ -267,6 +267,11 @@ def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) ->
     with naming("config.train"):
         if len(set(options.ema_decays)) < len(options.ema_decays):
             raise ValueError(f"ema_decays={options.ema_decays} must be different numbers")
+        if config.model.get("dtype") == "float16" and jax.default_backend() == "cpu":
+            raise UserError(
+                "config.model.dtype: 'float16' cannot be trained on the CPU, which lacks its matrix products; "
+                "'bfloat16' and 'float32' can"
+            )
         check_batch_size(options.batch_size, num_devices, options.grad_accumulation_steps)
         if options.batch_size > len(found.source):
             raise ValueError(f"batch_size={options.batch_size} is more than the {len(found.source)} images there are")

@@ -229,3 +229,9 @@ def test_a_config_of_the_other_command(name, config, words, command, tmp_path):
     with pytest.raises(SystemExit, match=f"^error: --config={config} {words}$"):
         command(name, "--config", config, place, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_paths_are_on_this_machine(tmp_path):
+    assert options.path(str(tmp_path)) == tmp_path
+    with pytest.raises(argparse.ArgumentTypeError, match=r"'gs://bucket/run' must be on this machine: mount the bucket"):
+        options.path("gs://bucket/run")

@@ -51,6 +51,8 @@ def refused(tiny_config, tmp_path, count_compilations):
         ({"model__num_groups": 5}, "config.model.num_groups: 5 must divide base_channels=8"),
         ({"model__attention_resolutions": (5,)}, r"config.model.attention_resolutions: \(5,\) must be heights of levels, which are 8"),
         ({"model__dtype": "flaot32"}, "config.model.dtype: 'flaot32' must be one of 'float32'"),
+        ({"model__dtype": "float64"}, "config.model.dtype: 'float64' must be 'float32', or JAX_ENABLE_X64=1 be set"),
+        ({"model__dtype": "float16"}, "config.model.dtype: 'float16' cannot be trained on the CPU"),
         ({"model__channels": 8}, "config.model.channels: 8 is given, .*; nearest: .*config.model.base_channels"),
         ({"data__source": "cats"}, "config.data.source: 'cats' must be one of 'digits'"),
         ({"data__image_shape": (16, 16, 1)}, r"config.data.image_shape: \(16, 16, 1\) does not match an image of shape \(8, 8, 1\)"),
