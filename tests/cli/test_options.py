@@ -233,5 +233,7 @@ def test_a_config_of_the_other_command(name, config, words, command, tmp_path):
 
 def test_paths_are_on_this_machine(tmp_path):
     assert options.path(str(tmp_path)) == tmp_path
-    with pytest.raises(argparse.ArgumentTypeError, match=r"'gs://bucket/run' must be on this machine: mount the bucket"):
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=r"'gs://bucket/run' must be on this machine: mount the bucket"
+    ):
         options.path("gs://bucket/run")
