@@ -26,7 +26,7 @@ from diffjax.data.subsets import ClassSubset, of_classes
 
 if TYPE_CHECKING:
     from diffjax.data import on_device
-    from diffjax.data.pipeline import Batches, Prefetch, Prepare, batches, prepared
+    from diffjax.data.pipeline import Batches, Prefetch, Prepare, batches, prepared, source_index
 
 __all__ = [
     "NO_LABEL",
@@ -53,11 +53,12 @@ __all__ = [
     "pixels",
     "prepare",
     "prepared",
+    "source_index",
     "split",
     "tfds",
 ]
 
-_PIPELINE = ("Batches", "Prefetch", "Prepare", "batches", "prepared")
+_PIPELINE = ("Batches", "Prefetch", "Prepare", "batches", "prepared", "source_index")
 
 
 def __getattr__(name: str) -> Any:

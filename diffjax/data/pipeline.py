@@ -142,10 +142,25 @@ def batches(
         raise ValueError(f"seed={shown(seed)} must be a whole number ≥ 0")
     if not (is_whole_number(num_workers) and 0 <= num_workers <= MAX_WORKERS):
         raise ValueError(f"num_workers={shown(num_workers)} is out of range: allowed is 0 … {MAX_WORKERS}")
-    # 2⁶² examples are as good as endless. (grain's own endless repeat is one too long for batches of one.)
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(2**62 // len(source))
+    examples = _shuffled(source, seed)
     prepared = examples.random_map(partial(_prepared, prepare, degrade))
     return Batches(prepared.batch(batch_size // process_count)[process_index::process_count], num_workers, start)
+
+
+def source_index(source: Source, *, seed: int, number: int) -> int:
+    """Returns the index in the source of example `number` of the stream of `batches`: i + B·n for example i of batch n.
+
+    Args:
+      source: The source.
+      seed: The seed of `batches`.
+      number: The number of the example, from 0.
+    """
+    return int(_shuffled(range(len(source)), seed)[number])
+
+
+def _shuffled(source: Source, seed: int) -> grain.MapDataset:
+    # 2⁶² examples are as good as endless. (grain's own endless repeat is one too long for batches of one.)
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat(2**62 // len(source))
 
 
 def _close(iterators: list[grain.DatasetIterator]) -> None:

@@ -241,14 +241,16 @@ def check_labels(images: Images, task: Task) -> None:
             "config.data.source"
         )
 
-    def name(number):
-        with naming("config.data"):
-            file = source[number].get("file")
-        return f"image {number}" + (f" ({file})" if file else "")
-
     with naming("config.data"):
         labels = np.array([source[0]["label"]]) if labels is None else labels
-    task.check_labels(labels, name)
+    task.check_labels(labels, partial(name_image, source))
+
+
+def name_image(source: data.Source, number: int) -> str:
+    """Returns "image 7 (/path/of/its/file.png)"; without the path for an image that is not in a file of its own."""
+    with naming("config.data"):
+        file = source[number].get("file")
+    return f"image {number}" + (f" ({file})" if file else "")
 
 
 def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) -> Training:

@@ -3,6 +3,7 @@
 import os
 import warnings
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def train(
             ):
                 if start and first:
                     bar.write(f"resuming from step {start}")
-                reporter = Reporter(writer, bar, training.learning_rate, options, checkpoints)
+                reporter = Reporter(
+                    writer, bar, training.learning_rate, options, checkpoints, _name_example(config, training.images)
+                )
                 pictures = _Pictures(config, task, training.images, workdir, writer, progress)
                 if first and 0 < start < options.steps and start % options.sample_every == 0:
                     pictures.preview(current, again=False)
@@ -159,6 +162,18 @@ def _facts(config: ml_collections.ConfigDict, images: build.Images) -> dict[str,
         "the checksum of the first image": zlib.crc32(np.ascontiguousarray(source[0]["image"])),
         "the checksum of the last image": zlib.crc32(np.ascontiguousarray(source[len(source) - 1]["image"])),
     }
+
+
+def _name_example(config: ml_collections.ConfigDict, images: build.Images) -> Callable[[int], str] | None:
+    """Returns a function from the number of an example since the first step to its name, as `Reporter` takes it."""
+    if config.data.on_device:
+        return None
+
+    def name(number):
+        index = data.source_index(images.source, seed=config.seed, number=number)
+        return build.name_image(images.everything, int(images.source.indices[index]))
+
+    return name
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,13 +40,20 @@ class Reporter:
       learning_rate: the learning rate of the optimizer.
       options: `config.train`.
       checkpoints: the checkpoints of the run, whose last one the error message names.
+      name_example: (number of an example since the first step, from 0) → its name in a warning; None: it has none.
     """
 
     def __init__(
-        self, writer: MetricWriter, bar: tqdm, learning_rate: LearningRate, options: Any, checkpoints: Checkpoints
+        self,
+        writer: MetricWriter,
+        bar: tqdm,
+        learning_rate: LearningRate,
+        options: Any,
+        checkpoints: Checkpoints,
+        name_example: Callable[[int], str] | None = None,
     ):
         self._writer, self._bar, self._learning_rate = writer, bar, learning_rate
-        self._options, self._checkpoints = options, checkpoints
+        self._options, self._checkpoints, self._name_example = options, checkpoints, name_example
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._window: list[dict[str, np.ndarray]] = []
         self._since: float | None = None
@@ -78,7 +86,7 @@ class Reporter:
             raise self._not_finite(
                 skipped, last, f"config.train.max_nonfinite_steps is {self._options.max_nonfinite_steps}"
             )
-        self._warn_of_skipped(step, metrics["skipped"])
+        self._warn_of_skipped(step - len(metrics["skipped"]) + 1, metrics)
         self._window.append(metrics)
         if self._since is None:  # the first step compiled: the clock starts after it
             self._since = time.perf_counter()
@@ -122,12 +130,26 @@ class Reporter:
         self._window = []
         self.restart_clock()
 
-    def _warn_of_skipped(self, step: int, skipped: np.ndarray) -> None:
+    def _warn_of_skipped(self, first: int, metrics: dict[str, np.ndarray]) -> None:
         """Warns when the first step is skipped; metrics.jsonl counts them all."""
+        skipped = metrics["skipped"]
         if np.any(skipped) and not self._num_skipped:
+            number = int(np.argmax(skipped > 0))
             warnings.warn(
-                f"the loss or gradient of step {step} is not finite: the step is skipped (metrics.jsonl counts them)",
+                f"the loss or gradient of step {first + number} is not finite{self._cause(first, number, metrics)}: the "
+                "step is skipped (metrics.jsonl counts them)",
                 stacklevel=2,
             )
         self._num_skipped += int(np.sum(skipped > 0))
         self._in_a_row = int(skipped[-1])
+
+    def _cause(self, first: int, number: int, metrics: dict[str, np.ndarray]) -> str:
+        """Returns which examples of a step have a loss that is not finite; "" if that is none or all of them."""
+        finite = metrics["finite"][number]
+        bad = np.flatnonzero(~finite)
+        if len(bad) in (0, len(finite)):
+            return ""
+        name = (
+            "" if self._name_example is None else self._name_example((first + number - 1) * len(finite) + int(bad[0]))
+        )
+        return f" (the losses of {len(bad)} of its {len(finite)} examples, such as {name or f'number {bad[0]}'})"

@@ -53,6 +53,7 @@ def make_train_step(
 
         loss, grad_norm              `[K]`
         skipped                      `[K]`, `TrainState.skipped` after the step
+        finite                       bool `[K, B]`, whether the loss of each example is finite
         bucket_loss, bucket_weight   `[K, NUM_BUCKETS]`, sums: their quotient is the mean loss of that part of 0 … T-1
 
     A step whose loss or gradient is not finite leaves parameters, optimizer, EMA and history unchanged. Pass the state
@@ -109,6 +110,7 @@ def make_train_step(
         gradients, losses = _all_reduce((gradients, losses))
 
         metrics = {"loss": jnp.mean(weight * losses), "grad_norm": optax.tree.norm(gradients)}
+        metrics["finite"] = jnp.isfinite(losses)
         in_bucket = t * NUM_BUCKETS // num_timesteps == jnp.arange(NUM_BUCKETS)[:, None]
         metrics["bucket_loss"] = jnp.sum(jnp.where(in_bucket, weight * losses, 0.0), axis=1)
         metrics["bucket_weight"] = jnp.sum(jnp.where(in_bucket, weight, 0.0), axis=1)

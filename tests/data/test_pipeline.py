@@ -44,6 +44,12 @@ def test_same_seed_same_order():
     assert first == again != other
 
 
+def test_the_index_of_an_example_of_the_stream():
+    source = numbered(12)
+    stream = np.concatenate(labels(data.batches(source, batch_size=5, seed=3), 6)).tolist()
+    assert [data.source_index(source, seed=3, number=number) for number in range(30)] == stream
+
+
 @pytest.mark.parametrize("position", [0, 1, 4, 7, 40])
 def test_resumes_from_a_position(position):
     iterator = data.batches(numbered(10), batch_size=4, seed=3)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax import data
 from diffjax.errors import UserError
 from diffjax.runs import train as loop
 from diffjax.tasks.generation import Generation
@@ -30,7 +31,8 @@ def train(monkeypatch, tiny_config):
                 value = loss(int(state.step) + 1)
                 skipped = jnp.where(jnp.isfinite(value), 0, state.skipped + 1)
                 state = state.replace(step=state.step + 1, skipped=skipped)
-                metrics = {"loss": value, "grad_norm": 1.0, "skipped": skipped}
+                finite = jnp.isfinite(value) | (jnp.arange(8) != 3)
+                metrics = {"loss": value, "grad_norm": 1.0, "skipped": skipped, "finite": finite}
                 buckets = {"bucket_loss": [value], "bucket_weight": [1.0]}
                 return state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], metrics) | {
                     name: jnp.asarray(sums)[None] for name, sums in buckets.items()
@@ -129,7 +131,12 @@ def test_all_skipped_steps_are_counted_at_the_end(train, tmp_path):
 
 
 def test_a_few_steps_that_are_not_finite_are_skipped(train, tmp_path):
-    with pytest.warns(UserWarning, match="the loss or gradient of step 5 is not finite: the step is skipped"):
+    index = data.source_index(range(1797), seed=0, number=4 * 8 + 3)
+    words = (
+        rf"the loss or gradient of step 5 is not finite \(the losses of 1 of its 8 examples, such as image {index}\): "
+        "the step is skipped"
+    )
+    with pytest.warns(UserWarning, match=words):
         train(tmp_path, loss=lambda step: float("nan") if step in (5, 6) else 0.5, train__max_nonfinite_steps=2)
     reports = {line["step"]: line for line in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())}
     assert [step for step, line in reports.items() if line["skipped"]] == [5, 6]

@@ -173,6 +173,8 @@ def test_a_bad_batch_changes_nothing_and_is_counted(timestep_sampling):
         assert_close(getattr(skipped, field), getattr(good, field))
     assert (int(skipped.step), int(skipped.skipped)) == (5, 2)
     assert metrics["skipped"].tolist() == [0, 0, 0, 1, 2]
+    assert metrics["finite"].shape == (5, BATCH)
+    assert np.all(metrics["finite"], axis=1).tolist() == [True] * 3 + [False] * 2
     assert np.isfinite(metrics["loss"]).tolist() == [True] * 3 + [False] * 2
     # The next good batch ends the row, and trains.
     after, metrics = run(1, images(6, bad=(3, 4)), timestep_sampling=timestep_sampling)
