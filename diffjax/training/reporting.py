@@ -136,8 +136,8 @@ class Reporter:
         if np.any(skipped) and not self._num_skipped:
             number = int(np.argmax(skipped > 0))
             warnings.warn(
-                f"the loss or gradient of step {first + number} is not finite{self._cause(first, number, metrics)}: the "
-                "step is skipped (metrics.jsonl counts them)",
+                f"the loss or gradient of step {first + number} is not finite{self._cause(first, number, metrics)}: "
+                "the step is skipped (metrics.jsonl counts them)",
                 stacklevel=2,
             )
         self._num_skipped += int(np.sum(skipped > 0))
