@@ -64,7 +64,7 @@ def inpaint(
         )
     replace = jax.tree_util.Partial(_replace, image, known, sampling.as_clip(clip))
     keys = keys_of(key, len(image))
-    x = noised(schedule, image, int(sampler.grid[0]), keys)
+    x = noised(schedule, image, sampler.grid[0], keys)
     # Where the image is unknown, x starts from pure noise.
     x = jnp.where(known, x, initial_noise(keys, image.shape[1:], x.dtype))
     return sampling.sample(
@@ -110,7 +110,7 @@ def resampled(schedule: NoiseSchedule, sampler: Sampler, *, jump: int = 10, time
     k = np.where(up, np.sqrt(alpha_bar / schedule.alpha_bar_at(repeated.t_to)), 1.0)
     return dataclasses.replace(
         repeated,
-        t_to=level.astype(np.int32),
+        t_to=level,
         signal_to=np.where(up, np.sqrt(alpha_bar), repeated.signal_to),
         noise_to=np.where(up, np.sqrt(1.0 - alpha_bar), repeated.noise_to),
         a=k * repeated.a,
@@ -146,11 +146,11 @@ def image_to_image(
     process.check_float("image", image)
     image = jnp.asarray(image)
     keys = keys_of(key, len(image))
-    x = noised(schedule, image, int(sampler.grid[0]), keys)
+    x = noised(schedule, image, sampler.grid[0], keys)
     return sampling.sample(sampler, predict, x, keys if sampler.is_stochastic else None, clip=clip, progress=progress)
 
 
-def noised(schedule: NoiseSchedule, image: jax.Array, t: int, keys: ArrayLike) -> jax.Array:
+def noised(schedule: NoiseSchedule, image: jax.Array, t: ArrayLike, keys: ArrayLike) -> jax.Array:
     """Samples q(x_t | x_0) for each image `[B, …]`, with the initial noise of its key."""
     image = jnp.asarray(image)
     return process.q_sample(schedule, image, t, initial_noise(keys, image.shape[1:], image.dtype))

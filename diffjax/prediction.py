@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 Predict = Callable[[jax.Array, jax.Array], Any]
-"""(x `[B, …]`, t int32 `[B]`) → ε̂ `[B, …]` or a `Prediction`."""
+"""(x `[B, …]`, t `[B]`, int32 or float) → ε̂ `[B, …]` or a `Prediction`."""
 
 
 class Prediction(NamedTuple):

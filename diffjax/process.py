@@ -1,7 +1,7 @@
 """The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v and the score.
 
 `x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it is defined.
-Tables are looked up in the dtype of `x`. The conversions accept fractional (float) `t` in 0 … T-1 too, see `scales_at`.
+Tables are looked up in the dtype of `x`. The conversions accept real (float) `t` too, see `scales_at`.
 """
 
 from typing import NamedTuple
@@ -30,10 +30,8 @@ class Scales(NamedTuple):
 
 def q_sample(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
     """Returns x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a sample of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0."""
-    return (
-        lookup(schedule.sqrt_alpha_bars, t, x0, clean=1.0) * x0
-        + lookup(schedule.sqrt_one_minus_alpha_bars, t, x0, clean=0.0) * noise
-    )
+    signal, noise_scale = scales_at(schedule, x0, t)
+    return signal * x0 + noise_scale * noise
 
 
 def q_mean_variance(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -154,31 +152,37 @@ def scales_at(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns √ᾱ_t and √(1-ᾱ_t) in the dtype of `x`, shaped to broadcast against it.
 
-    Between whole timesteps log(ᾱ/(1-ᾱ)) is linear in t.
+    Between whole timesteps log(ᾱ/(1-ᾱ)) is linear in t, and at the ends as in `continuous_time`.
 
     Args:
       schedule: the noise schedule, or its `Scales`.
       x: `[B, …]`.
-      t: `int[B]` or a scalar in -1 … T-1 (0 … T-1 without `clean`), or a float in 0 … T-1.
+      t: whole or real times, `[B]` or a scalar, in -1 … T-1 (0 … T-1 without `clean`).
       clean: whether t = -1 is allowed.
 
     Raises:
       ValueError: an invalid t, as in `lookup`.
     """
     tables = schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars
+    at_clean = (1.0, 0.0) if clean else (None, None)
     if not jnp.issubdtype(jnp.result_type(t), jnp.floating):
-        at_clean = (1.0, 0.0) if clean else (None, None)
         return tuple(lookup(table, t, x, value) for table, value in zip(tables, at_clean, strict=True))
     t = jnp.asarray(t, jnp.result_type(x))
-    before, after = jnp.floor(t), jnp.ceil(t)
+    before = jnp.floor(t)
+    fraction = (t - before).reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
-    def log_snr(at):
-        signal, noise = (lookup(table, at.astype(jnp.int32), x) for table in tables)
+    def log_snr(index):
+        signal, noise = (
+            lookup(table, index.astype(jnp.int32), x, value) for table, value in zip(tables, at_clean, strict=True)
+        )
         return 2.0 * (jnp.log(signal) - jnp.log(noise))
 
-    fraction = (t - before).reshape(t.shape + (1,) * (x.ndim - t.ndim))
-    # Where ᾱ ends at 0, the product with a fraction of 0 would be NaN.
-    value = jnp.where(fraction > 0, (1.0 - fraction) * log_snr(before) + fraction * log_snr(after), log_snr(before))
+    low, high = log_snr(before), log_snr(jnp.ceil(t))
+    value = (1.0 - fraction) * low + fraction * high
+    # As in continuous_time.alpha_bar_at, where an end is infinite.
+    value = jnp.where(jnp.isposinf(low), high - 2.0 * jnp.log(fraction), value)
+    value = jnp.where(jnp.isneginf(high), low + 2.0 * jnp.log1p(-fraction), value)
+    value = jnp.where(fraction > 0, value, low)
     return jnp.sqrt(jax.nn.sigmoid(value)), jnp.sqrt(jax.nn.sigmoid(-value))
 
 

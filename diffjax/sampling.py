@@ -1,7 +1,8 @@
 """The sampling loop: `sample` runs a `Sampler` table with a `predict` function as one jitted `lax.scan`.
 
-`predict(x: [B, …], t: int32[B])` returns ε̂ `[B, …]`, or a `Prediction`. It is a pytree: with
-`jax.tree_util.Partial(apply, params)` the parameters are leaves, so new parameters cause no recompilation.
+`predict(x: [B, …], t: [B])` returns ε̂ `[B, …]`, or a `Prediction`; t is int32, or in the dtype of x if the grid lies
+between the timesteps. It is a pytree: with `jax.tree_util.Partial(apply, params)` the parameters are leaves, so new
+parameters cause no recompilation.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ class Trajectory(NamedTuple):
     """The kept frames of a run: `x[k]` is at level `t[k]` (-1 is clean data), and `x0[k]` is predicted from it."""
 
     t: np.ndarray
-    """int32 `[K]`."""
+    """`[K]`, like the sampler's grid."""
     x: jax.Array
     """`[K, B, …]`."""
     x0: jax.Array
@@ -271,7 +272,7 @@ def _scan(sampler: Sampler, slots, predict, carry: _Carry, keys, clip) -> _Carry
 def _predict(predict: Predict, row: Sampler, x: jax.Array, clip: Clip):
     """Returns (x̂0, ε̂, factor of the noise) of one row: one network call, clipping, re-derivation of ε̂."""
     row = _cast(row, x.dtype)
-    t = jnp.full(x.shape[:1], row.t_net, jnp.int32)
+    t = jnp.broadcast_to(row.t_net, x.shape[:1])
     x0, eps, frac = network_call(predict, x, t, row.signal, row.noise, clip)
     if clip is not None and row.rederive_eps:
         noisy = row.noise > 0
@@ -333,7 +334,7 @@ def _checked(sampler: Sampler, predict: Predict, x: jax.Array, key: jax.Array | 
                 "multistep table cannot be run by itself"
             )
         if np.any(sampler.signal == 0):
-            t = jax.ShapeDtypeStruct(x.shape[:1], jnp.int32)
+            t = jax.ShapeDtypeStruct(x.shape[:1], sampler.t_net.dtype)
             if not isinstance(jax.eval_shape(predict, x, t), Prediction):
                 raise ValueError(
                     "this sampler calls the network at alpha_bar = 0, where eps does not determine x0: predict must "

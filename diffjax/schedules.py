@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffjax import continuous_time
 from diffjax.registry import Registry
 
 Table = NDArray[np.float64]
@@ -123,12 +124,22 @@ class NoiseSchedule:
         return _frozen(np.sqrt(self.alphas) * (1.0 - self.alpha_bars_prev) / (1.0 - self.alpha_bars))
 
     def alpha_bar_at(self, t: ArrayLike) -> Table:
-        """Returns ᾱ at indices `t` (any shape) in -1 … T-1, with ᾱ = 1 at -1.
+        """Returns ᾱ at indices `t` (any shape) in -1 … T-1, with ᾱ = 1 at -1, or at real times (`continuous_time`).
 
         Raises:
-          ValueError: an index outside that range.
+          ValueError: a time outside that range.
         """
+        if np.asarray(t).dtype.kind == "f":
+            return continuous_time.alpha_bar_at(self.alpha_bars, t)
         return at(self.alpha_bars, t, clean=1.0)
+
+    def timestep_at(self, sigma_bar: ArrayLike) -> Table:
+        """Returns the real times in -1 … T-1 of noise levels σ̄ = √((1-ᾱ)/ᾱ), of any shape (`continuous_time`).
+
+        Raises:
+          ValueError: a level outside 0 … σ̄_{T-1}.
+        """
+        return continuous_time.timestep_at(self.alpha_bars, sigma_bar)
 
     def __repr__(self):
         return (

@@ -26,9 +26,9 @@ class Sampler:
     Tables of the same shape share one compiled program. `print(sampler)` shows the rows.
     """
 
-    t_net: ArrayLike  # int32 [R]: the timestep that the network is called with
-    t_from: ArrayLike  # int32 [R]: the level of x before the row
-    t_to: ArrayLike  # int32 [R]: the level of x after it
+    t_net: ArrayLike  # int32 (or, between the timesteps, float) [R]: the time that the network is called with
+    t_from: ArrayLike  # like t_net: the level of x before the row
+    t_to: ArrayLike  # like t_net: the level of x after it
     lands: ArrayLike  # bool [R]: whether t_to is on the grid (False for inner calls of higher-order methods)
     signal: ArrayLike  # float [R]: √ᾱ of x at the network call
     noise: ArrayLike  # float [R]: √(1-ᾱ) there
@@ -57,8 +57,8 @@ class Sampler:
 
     @property
     def grid(self) -> timesteps.Grid:
-        """The time grid `int32[S+1]` of the table."""
-        return np.append(self.t_from[0], np.asarray(self.t_to)[np.asarray(self.lands)]).astype(np.int32)
+        """The time grid `[S+1]` of the table, int32 or float64 like its times."""
+        return np.append(self.t_from[0], np.asarray(self.t_to)[np.asarray(self.lands)])
 
     @property
     def is_stochastic(self) -> bool:
@@ -83,7 +83,7 @@ class Sampler:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)) or np.ndim(self.t_net) != 1:
             return f"Sampler(columns of shape {np.shape(self.t_net)})"
         kind = "stochastic" if self.is_stochastic else "deterministic"
-        return f"Sampler({self.num_rows} rows, grid {self.grid[0]} … {self.grid[-1]}, {kind})"
+        return f"Sampler({self.num_rows} rows, grid {self.grid[0]:.6g} … {self.grid[-1]:.6g}, {kind})"
 
     def _repr_html_(self) -> str:
         """Returns the table for notebooks: at most `_HTML_ROWS` rows, with an ellipsis in place of the middle ones."""
@@ -110,7 +110,7 @@ class Sampler:
         if self.log_var is not None:
             names += ["logvar.lo", "logvar.hi"]
             floats += list(np.transpose(self.log_var))
-        cells = [[f"{v:d}" for v in np.asarray(column)[rows]] for column in (self.t_net, self.t_from, self.t_to)]
+        cells = [[f"{v:.6g}" for v in np.asarray(column)[rows]] for column in (self.t_net, self.t_from, self.t_to)]
         cells += [["yes" if v else "no" for v in np.asarray(self.lands)[rows]]]
         cells += [[f"{v + 0.0:.6g}" for v in np.asarray(column)[rows]] for column in floats]
         return names, cells
@@ -158,7 +158,7 @@ def one_call_a_step(
     rows = len(levels.t)
     a, b, c, d = (np.broadcast_to(np.asarray(column, np.float64), rows) for column in (a, b, c, d))
     return Sampler(
-        t_net=np.asarray(np.maximum(levels.t, 0) if t_net is None else t_net, np.int32),
+        t_net=np.asarray(np.maximum(levels.t, 0) if t_net is None else t_net, levels.t.dtype),
         t_from=levels.t,
         t_to=levels.s,
         lands=np.broadcast_to(lands, rows),

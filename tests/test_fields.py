@@ -31,6 +31,7 @@ BETAS = {
     "per_thousand": (bool, False),
 }
 END = {"end": (int, -1)}
+LEVELS = {"sigma_min": (float | None, None), "sigma_max": (float | None, None), "rounded": (bool, False)}
 ADAM = {"b1": (float, 0.9), "b2": (float, 0.999), "eps": (float, 1e-8)}
 OPTIONS = {
     "schedules": {
@@ -52,7 +53,10 @@ OPTIONS = {
         "quadratic": {"fraction": (float, 0.8), "last": (bool, False), "allow_repeats": (bool, False), **END},
         "exponential": END,
         "sections": {"counts": (str | tuple[int, ...], REQUIRED), **END},
-        "karras": {"rho": (float, 7.0), **END},
+        "from_sigmas": {"sigmas": (tuple[float, ...], REQUIRED), "rounded": (bool, False)},
+        "karras": {"rho": (float, 7.0), **LEVELS, **END},
+        "log_snr": {**LEVELS, **END},
+        "beta": {"alpha": (float, 0.6), "beta": (float, 0.6), **LEVELS, **END},
         "explicit": {"indices": (tuple[int, ...], REQUIRED), **END},
     },
     "samplers": {

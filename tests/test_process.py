@@ -91,13 +91,30 @@ def test_between_timesteps_the_log_snr_is_linear():
     np.testing.assert_allclose(2 * np.log(signal / noise).ravel(), log_snr, rtol=1e-11)
     np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-14)
     end = process.scales_at(schedules.jsd(5), x, jnp.array([4.0, 3.0, 3.5]))
-    np.testing.assert_allclose(np.ravel(end), [0, np.sqrt(0.2), 0, 1, np.sqrt(0.8), 1], atol=1e-12)
-    for t in (-0.5, 49.5):
+    np.testing.assert_allclose(
+        np.ravel(end), [0, np.sqrt(0.2), np.sqrt(1 / 17), 1, np.sqrt(0.8), np.sqrt(16 / 17)], atol=1e-12
+    )
+    for t in (-1.5, 49.5):
         with pytest.raises(ValueError, match="out of range"):
             process.scales_at(SCHEDULE, x, t)
         assert np.all(np.isnan(jax.jit(lambda t: process.scales_at(SCHEDULE, x, t))(t)))
     with pytest.raises(ValueError, match="whole timesteps only"):
-        process.q_sample(SCHEDULE, x, 0.5, x)
+        process.q_posterior(SCHEDULE, x, x, 0.5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("schedule", [SCHEDULE, schedules.jsd(50)], ids=["linear", "ends at 0"])
+def test_real_times_are_the_same_on_host_and_device(schedule):
+    t = np.append(np.linspace(-1, 49, 173), [-0.5, 48.25])
+    alpha_bar = schedule.alpha_bar_at(t)
+    signal, noise = process.scales_at(schedule, jnp.zeros((len(t), 1)), t)
+    np.testing.assert_allclose(signal[:, 0] ** 2, alpha_bar, rtol=1e-12)
+    np.testing.assert_allclose(noise[:, 0] ** 2, 1 - alpha_bar, rtol=1e-9, atol=1e-15)
+    assert np.all(np.diff(alpha_bar[:173]) < 0)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(schedule.timestep_at(np.sqrt((1 - alpha_bar) / alpha_bar)), t, rtol=1e-9, atol=1e-9)
+    whole = np.arange(-1, 50)
+    np.testing.assert_array_equal(schedule.alpha_bar_at(whole.astype(float)), schedule.alpha_bar_at(whole))
 
 
 @pytest.mark.usefixtures("x64")

@@ -3,6 +3,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,7 +160,7 @@ def test_quadratic_and_exponential_are_what_their_names_say():
 @pytest.mark.parametrize("schedule", [schedules.linear(), schedules.cosine()], ids=["linear", "cosine"])
 @pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
 def test_karras_lands_next_to_its_levels(schedule, rho):
-    grid = timesteps.karras(schedule, 12, rho=rho)
+    grid = timesteps.karras(schedule, 12, rho=rho, rounded=True)
     assert len(grid) == 13
     assert grid[0] == 999
     assert grid[-1] == -1
@@ -173,11 +174,41 @@ def test_karras_lands_next_to_its_levels(schedule, rho):
         assert grid[:-1].tolist() == nearest
 
 
+LEVEL_SPACINGS = {
+    "karras": (timesteps.karras, lambda low, high: np.linspace(high ** (1 / 7), low ** (1 / 7), 9) ** 7),
+    "log_snr": (timesteps.log_snr, lambda low, high: np.geomspace(high, low, 9)),
+    "beta": (
+        timesteps.beta,
+        lambda low, high: low + (high - low) * scipy.stats.beta.ppf(1 - np.linspace(0, 1, 9), 0.6, 0.6),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEVEL_SPACINGS)
+@pytest.mark.parametrize("limits", [(None, None), (0.005, 30.0)])
+def test_spacings_by_levels_have_exactly_their_levels(name, limits):
+    spacing, formula = LEVEL_SPACINGS[name]
+    schedule = schedules.linear()
+    low, high = limits
+    grid = spacing(schedule, 9, sigma_min=low, sigma_max=high)
+    assert grid.dtype == np.float64
+    assert grid[-1] == -1
+    levels = formula(low or schedule.sigma_bars[0], high or schedule.sigma_bars[-1])
+    alpha_bar = schedule.alpha_bar_at(grid[:-1])
+    np.testing.assert_allclose(np.sqrt((1 - alpha_bar) / alpha_bar), levels, rtol=1e-11)
+    np.testing.assert_array_equal(spacing(schedule, 8, sigma_min=low, sigma_max=high, end=0), grid[:-1])
+    np.testing.assert_allclose(timesteps.from_sigmas(schedule, np.append(levels, 0.0)), grid, rtol=1e-12, atol=1e-11)
+    rounded = spacing(schedule, 9, sigma_min=low, sigma_max=high, rounded=True)
+    assert rounded.dtype == np.int32
+    assert np.max(np.abs(rounded - grid)) < 2  # a repeat moves to a free neighbour
+    assert timesteps.from_sigmas(schedule, np.append(levels, 0.0), rounded=True).tolist() == rounded.tolist()
+
+
 def test_sections_and_karras_may_end_at_0():
     assert timesteps.sections(1000, "10,10", end=0).tolist() == timesteps.sections(1000, "10,10")[:-1].tolist()
     assert timesteps.sections(1000, "ddim50", end=0).tolist() == timesteps.sections(1000, "ddim50")[:-1].tolist()
-    grid = timesteps.karras(schedules.linear(), 12, end=0)
-    assert grid.tolist() == timesteps.karras(schedules.linear(), 13)[:-1].tolist()
+    grid = timesteps.karras(schedules.linear(), 12, rounded=True, end=0)
+    assert grid.tolist() == timesteps.karras(schedules.linear(), 13, rounded=True)[:-1].tolist()
 
 
 def test_explicit_and_starting_at():
@@ -218,7 +249,14 @@ def test_explicit_and_starting_at():
         (lambda: timesteps.sections(10, [1] * 11), "counts has 11 sections"),
         (lambda: timesteps.explicit(1000, []), "indices=.. must have at least one index"),
         (lambda: timesteps.explicit(1000, ["a"]), "dtype"),
-        (lambda: timesteps.karras(schedules.jsd(), 10), "sigma_bar is infinite"),
+        (lambda: timesteps.karras(schedules.jsd(), 10), "sigma_max is missing"),
+        (lambda: timesteps.karras(schedules.linear(), 0), "num_steps=0"),
+        (lambda: timesteps.log_snr(schedules.linear(), 5, sigma_min=9.0, sigma_max=2.0), "sigma_min=9, sigma_max=2"),
+        (lambda: timesteps.log_snr(schedules.linear(), 5, sigma_max=200.0), "the largest level"),
+        (lambda: timesteps.beta(schedules.linear(), 5, alpha=0.0), "alpha=0.0"),
+        (lambda: timesteps.from_sigmas(schedules.linear(), [3.0]), "at least two levels"),
+        (lambda: timesteps.from_sigmas(schedules.linear(), [1.0, 3.0, 0.0]), "must descend"),
+        (lambda: timesteps.from_sigmas(schedules.linear(), [500.0, 3.0]), "within 0 … 157.4"),
         (lambda: timesteps.explicit(1000, [5, 7]), "from 5 to 7 at step 0|from 7 to -1"),
         (lambda: timesteps.leading(1000, 10, offset=1, end=0), "offset=1"),
     ],
@@ -252,7 +290,8 @@ def test_check_accepts_both_directions():
     [
         ([3], "shape"),
         ([[3, 1]], "shape"),
-        ([3, 1.5, 0], "whole numbers; this one has 1.5"),
+        ([3, float("nan"), 0], "leaves -1 … 9"),
+        ([9.5, 5.0, -1.0], "leaves -1 … 9"),
         ([10, 5, -1], "leaves -1 … 9"),
         ([5, -2], "leaves -1 … 9"),
         ([5, 5], "from 5 to 5 at step 0"),

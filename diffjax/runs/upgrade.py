@@ -73,6 +73,8 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     optional = ("optimizer.grad_clip_norm",)
     flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
     flat.setdefault("task.name", "generation")
+    if flat.get("sample.timestep_spacing") == "karras":
+        flat["sample.rounded"] = True
     # They also have the options of all tasks. An unknown task is left for `resolve` to report.
     if flat["task.name"] in TASKS:
         kept = {"task.name", *(f"task.{option}" for option in TASKS[flat["task.name"]].OPTIONS)}

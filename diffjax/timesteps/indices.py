@@ -1,24 +1,11 @@
-"""Time grids: `int32[S+1]`, from the noisiest index down to -1, which is clean data.
-
-Step i of a sampler goes from `grid[i]` to `grid[i+1]`; only `samplers.ddim(stride_end=…)` has another notion of a
-"previous timestep", that of diffusers. A reversed grid encodes. Spacings with `num_steps` give exactly S steps from S
-different indices: where a formula repeats an index, the repeat moves to the nearest free index (upwards in a tie). With
-`end=0` a grid stops at index 0, where x still has a little noise (ᾱ_0 < 1), as in some code.
-"""
+"""Spacings by formulas of indices."""
 
 import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from diffjax.registry import Registry
-from diffjax.schedules import NoiseSchedule
-
-Grid = NDArray[np.int32]
-
-SPACINGS = Registry("timestep spacing")
-"""Functions (num_timesteps or schedule, num_steps, options) → `Grid`; they take only what they need."""
+from diffjax.timesteps.base import SPACINGS, Grid, check, check_count, check_end, with_end
 
 
 @SPACINGS.register
@@ -32,7 +19,7 @@ def full(num_timesteps: int, *, end: int = -1) -> Grid:
     Raises:
       ValueError: another `end`, or a grid without steps.
     """
-    return _grid(np.arange(num_timesteps - 1, end, -1), num_timesteps, end)
+    return with_end(np.arange(num_timesteps - 1, end, -1), num_timesteps, end)
 
 
 @SPACINGS.register
@@ -52,12 +39,12 @@ def leading(num_timesteps: int, num_steps: int, *, offset: int = 0, end: int = -
     Raises:
       ValueError: S out of range, an offset that leaves 0 … T-1, or another `end`.
     """
-    _check_count(num_timesteps, num_steps, end)
+    check_count(num_timesteps, num_steps, end)
     nodes = num_steps + (end == 0)
     indices = np.arange(nodes)[::-1] * (num_timesteps // nodes) + offset
     if offset < 0 or indices[0] >= num_timesteps or (offset and end == 0):
         raise ValueError(f"offset={offset} puts index {indices[0]} outside 0 … {num_timesteps - 1}, or end=0 off 0")
-    return _grid(indices[:num_steps], num_timesteps, end)
+    return with_end(indices[:num_steps], num_timesteps, end)
 
 
 @SPACINGS.register
@@ -78,14 +65,14 @@ def trailing(num_timesteps: int, num_steps: int, *, rounding: str = "nearest", e
     Raises:
       ValueError: S out of range, an unknown rounding, or another `end`.
     """
-    _check_count(num_timesteps, num_steps, end)
+    check_count(num_timesteps, num_steps, end)
     if rounding not in ("nearest", "floor"):
         raise ValueError(f"rounding={rounding!r} is not one of 'nearest', 'floor'")
     span, i = num_timesteps - (end + 1), np.arange(num_steps)
     if rounding == "floor":
-        return _grid((num_steps - i) * span // num_steps + end, num_timesteps, end)
+        return with_end((num_steps - i) * span // num_steps + end, num_timesteps, end)
     levels = np.arange(num_timesteps, end + 1, -span / num_steps)[:num_steps]
-    return _grid(np.round(levels) - 1, num_timesteps, end)
+    return with_end(np.round(levels) - 1, num_timesteps, end)
 
 
 @SPACINGS.register
@@ -103,10 +90,10 @@ def linspace(num_timesteps: int, num_steps: int, *, end: int = -1) -> Grid:
     Raises:
       ValueError: S out of range, or another `end`.
     """
-    _check_count(num_timesteps, num_steps, end)
+    check_count(num_timesteps, num_steps, end)
     nodes = num_steps + (end == 0)
     indices = np.linspace(0, num_timesteps - 1, nodes).round()[::-1] if nodes > 1 else [num_timesteps - 1]
-    return _grid(indices[:num_steps], num_timesteps, end)
+    return with_end(indices[:num_steps], num_timesteps, end)
 
 
 @SPACINGS.register
@@ -124,12 +111,12 @@ def uniform(num_timesteps: int, *, stride: int, last: bool = False, end: int = -
     Raises:
       ValueError: a stride out of range, or another `end`.
     """
-    _check_end(end)
+    check_end(end)
     if not (1 <= stride <= num_timesteps and stride == int(stride)):
         raise ValueError(f"stride={stride} is out of range: allowed is 1 … {num_timesteps}")
     indices = np.arange(0, num_timesteps, int(stride))
     indices = np.union1d(indices, [num_timesteps - 1]) if last else indices
-    return _grid(indices[indices > end][::-1], num_timesteps, end)
+    return with_end(indices[indices > end][::-1], num_timesteps, end)
 
 
 @SPACINGS.register
@@ -160,14 +147,14 @@ def quadratic(
     Raises:
       ValueError: S out of range, a fraction outside (0, 1], or another `end`.
     """
-    _check_count(num_timesteps, num_steps, end)
+    check_count(num_timesteps, num_steps, end)
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction={fraction} must be within (0, 1]")
     count = num_steps + (end == 0) - last
     squares = np.linspace(0.0, np.sqrt(fraction * num_timesteps), count) ** 2
     indices = np.minimum(squares.astype(np.int64), num_timesteps - 1)[::-1]
     indices = np.append(num_timesteps - 1, indices) if last else indices
-    return _grid(indices[:num_steps], num_timesteps, end, allow_repeats=allow_repeats)
+    return with_end(indices[:num_steps], num_timesteps, end, allow_repeats=allow_repeats)
 
 
 @SPACINGS.register
@@ -184,10 +171,10 @@ def exponential(num_timesteps: int, num_steps: int, *, end: int = -1) -> Grid:
     Raises:
       ValueError: S out of range, or another `end`.
     """
-    _check_count(num_timesteps, num_steps, end)
+    check_count(num_timesteps, num_steps, end)
     nodes = num_steps + (end == 0)
     indices = np.geomspace(num_timesteps, 1, nodes).round() - 1 if nodes > 1 else [num_timesteps - 1]
-    return _grid(indices[:num_steps], num_timesteps, end)
+    return with_end(indices[:num_steps], num_timesteps, end)
 
 
 @SPACINGS.register
@@ -226,37 +213,7 @@ def sections(num_timesteps: int, counts: str | Sequence[int], *, end: int = -1) 
         offsets = np.append(0.0, np.cumsum(np.full(count - 1, float(stride)))).tolist()
         indices.extend(start + round(offset) for offset in offsets)
         start += length
-    return _grid([index for index in indices[::-1] if index > end], num_timesteps, end)
-
-
-@SPACINGS.register
-def karras(schedule: NoiseSchedule, num_steps: int, *, rho: float = 7.0, end: int = -1) -> Grid:
-    """Returns the indices whose σ̄ is nearest (in log) to the levels of Karras et al. 2022, Eq. 5, then -1.
-
-        σ̄_i = (σ̄_max^{1/ρ} + i/(S-1)·(σ̄_min^{1/ρ} - σ̄_max^{1/ρ}))^ρ,     i = 0 … S-1
-
-    with σ̄_max = σ̄_{T-1} and σ̄_min = σ̄_0 of the schedule. With `end=0`: S + 1 such levels, the last at index 0.
-
-    Args:
-      schedule: the noise schedule.
-      num_steps: the number S of steps.
-      rho: ρ; larger values put more steps near clean data.
-      end: the last entry, -1 (clean data) or 0.
-
-    Raises:
-      ValueError: S out of range, ρ ≤ 0 or too small, or a schedule that ends at ᾱ = 0, where σ̄ is infinite.
-    """
-    _check_count(schedule.num_timesteps, num_steps, end)
-    if not 0.0 < rho < np.inf:
-        raise ValueError(f"rho={rho} must be > 0 and finite")
-    sigma_bars = schedule.sigma_bars
-    if not np.isfinite(sigma_bars[-1]):
-        raise ValueError("karras needs alpha_bar > 0: this schedule ends at alpha_bar = 0, where sigma_bar is infinite")
-    with np.errstate(all="ignore"):
-        levels = np.linspace(sigma_bars[-1] ** (1 / rho), sigma_bars[0] ** (1 / rho), num_steps + (end == 0)) ** rho
-    if not np.all((levels > 0.0) & np.isfinite(levels)):
-        raise ValueError(f"rho={rho} must be larger: its noise levels are not finite and > 0")
-    return _grid(_nearest(np.log(sigma_bars), np.log(levels))[:num_steps], schedule.num_timesteps, end)
+    return with_end([index for index in indices[::-1] if index > end], num_timesteps, end)
 
 
 @SPACINGS.register
@@ -271,50 +228,10 @@ def explicit(num_timesteps: int, indices: Sequence[int], *, end: int = -1) -> Gr
     Raises:
       ValueError: indices that are not a grid.
     """
-    _check_end(end)
+    check_end(end)
     if not len(indices):
         raise ValueError(f"indices={indices!r} must have at least one index")
     return check(np.append(np.asarray(indices), end), num_timesteps)
-
-
-def starting_at(grid: ArrayLike, index: int) -> Grid:
-    """Returns the part of a descending grid that starts at `index`: `index`, then the grid's entries below it.
-
-    Used for images that are first noised to `index` (SDEdit, img2img). The result has no more steps than the grid.
-
-    Raises:
-      ValueError: an index outside the grid.
-    """
-    grid = np.asarray(grid)
-    if not grid[-1] < index <= grid[0]:
-        raise ValueError(f"index={index} is out of range: allowed is {grid[-1] + 1} … {grid[0]}, the range of the grid")
-    return np.append(index, grid[grid < index]).astype(np.int32)
-
-
-def check(grid: ArrayLike, num_timesteps: int) -> Grid:
-    """Returns `grid` as `int32[S+1]` if it is a valid grid of a schedule with T = `num_timesteps`.
-
-    An index may be repeated (a step that changes nothing), but not -1.
-
-    Raises:
-      ValueError: fewer than two entries, entries that are not whole numbers within -1 … T-1, or an order that neither
-        descends nor ascends.
-    """
-    given = np.asarray(grid)
-    if given.ndim != 1 or len(given) < 2 or given.dtype.kind not in "iuf":
-        raise ValueError(f"grid of shape {given.shape} and dtype {given.dtype} must be numbers [S+1] with S ≥ 1")
-    if not np.all(given == np.floor(given)):
-        raise ValueError(f"grid must hold whole numbers; this one has {given[given != np.floor(given)][0]}")
-    if given.min() < -1 or given.max() >= num_timesteps:
-        raise ValueError(f"grid={given.min()} … {given.max()} leaves -1 … {num_timesteps - 1}")
-    sign = np.sign(given[-1] - given[0]) or -1
-    bad = np.flatnonzero((np.sign(np.diff(given)) == -sign) | ((given[:-1] == -1) & (given[1:] == -1)))
-    if bad.size or given[0] == given[-1]:
-        i = bad[0] if bad.size else 0
-        raise ValueError(
-            f"grid must descend (or, to encode, ascend), but goes from {given[i]} to {given[i + 1]} at step {i}"
-        )
-    return given.astype(np.int32)
 
 
 def _ddim_n(num_timesteps: int, name: str, end: int) -> Grid:
@@ -325,67 +242,3 @@ def _ddim_n(num_timesteps: int, name: str, end: int) -> Grid:
         if len(range(0, num_timesteps, stride)) == count:
             return uniform(num_timesteps, stride=stride, end=end)
     raise ValueError(f"counts={name!r}: no whole stride gives exactly {count} of {num_timesteps} indices")
-
-
-def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns the index of the entry of an ascending table nearest to each value, the lower one in a tie."""
-    above = np.clip(np.searchsorted(table, values), 1, max(len(table) - 1, 1))
-    below = above - 1
-    above = np.minimum(above, len(table) - 1)
-    nearest = np.where(np.abs(table[below] - values) <= np.abs(table[above] - values), below, above)
-    return np.searchsorted(table, table[nearest])  # the first of equal entries
-
-
-def _check_count(num_timesteps: int, num_steps: int, end: int) -> None:
-    _check_end(end)
-    most = num_timesteps - (end + 1)
-    if not isinstance(num_steps, (int, np.integer)) or not 1 <= num_steps <= most:
-        raise ValueError(
-            f"num_steps={num_steps} is out of range: allowed is 1 … {most} (num_timesteps={num_timesteps})"
-        )
-
-
-def _check_end(end: int) -> None:
-    if end not in (-1, 0):
-        raise ValueError(f"end={end} is not one of -1 (clean data), 0")
-
-
-def _grid(indices: ArrayLike, num_timesteps: int, end: int, *, allow_repeats: bool = False) -> Grid:
-    """Returns starting indices, descending, and then `end`; repeats move to free places above `end` unless allowed."""
-    _check_end(end)
-    indices = np.asarray(indices).astype(np.int64)
-    if not allow_repeats:
-        indices = _without_repeats(indices, end + 1, num_timesteps - 1)
-    return check(np.append(indices, end), num_timesteps)
-
-
-def _without_repeats(indices: np.ndarray, lowest: int, highest: int) -> np.ndarray:
-    """Returns different indices, descending: each repeat (or index out of range) moves to the nearest free one."""
-    size = highest - lowest + 1
-    places = indices - lowest
-    in_range = (places >= 0) & (places < size)
-    kept, first = np.unique(np.where(in_range, places, -1), return_index=True)
-    first = first[kept >= 0]
-    taken = np.zeros(size, bool)
-    taken[kept[kept >= 0]] = True
-    if len(first) == len(places):
-        return np.flatnonzero(taken)[::-1] + lowest
-    # up[k] and down[k + 1] lead to the next free place at or above, and at or below, place k.
-    up = [k + 1 if busy else k for k, busy in enumerate(taken)] + [size]
-    down = [-1] + [k - 1 if busy else k for k, busy in enumerate(taken)]
-    for place in np.delete(places, first).tolist():
-        upper = _follow(up, min(max(place, 0), size), 0)
-        lower = _follow(down, max(min(place, size - 1), -1), 1)
-        chosen = upper if lower < 0 or (upper < size and abs(upper - place) <= abs(place - lower)) else lower
-        taken[chosen], up[chosen], down[chosen + 1] = True, chosen + 1, chosen - 1
-    return np.flatnonzero(taken)[::-1] + lowest
-
-
-def _follow(links: list[int], start: int, shift: int) -> int:
-    """Returns the end of a chain of links from place `start`, and shortens the chain (union-find)."""
-    end = start
-    while links[end + shift] != end:
-        end = links[end + shift]
-    while links[start + shift] != end:
-        links[start + shift], start = end, links[start + shift]
-    return end

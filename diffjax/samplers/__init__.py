@@ -1,0 +1,14 @@
+"""Samplers as tables: pure functions (schedule, grid, options) → `Sampler`, in float64 on the host.
+
+Every step of DDPM, DDIM and related methods is affine in x, x̂0, ε̂ and noise, so a sampler is a table with one row for
+each network call (`steps.Sampler`), and `sampling.sample` is the one loop that runs it. A table can be printed,
+plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped. A step leads from level t to level s.
+"""
+
+from diffjax.samplers.ancestral import ddim, ddpm
+from diffjax.samplers.base import SAMPLERS
+from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.ode import heun, probability_flow
+from diffjax.samplers.pndm import plms, pndm
+
+__all__ = ["SAMPLERS", "ddim", "ddpm", "dpm_solver_pp", "heun", "plms", "pndm", "probability_flow"]

@@ -1,0 +1,102 @@
+"""PNDM and its pseudo linear multistep method."""
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diffjax.samplers.base import SAMPLERS, descending, leaves_noise, transfer
+from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Levels, Sampler, interleave, one_call_a_step
+
+_ADAMS_BASHFORTH = np.array(
+    [[1, 0, 0, 0], [3 / 2, -1 / 2, 0, 0], [23 / 12, -16 / 12, 5 / 12, 0], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+)
+"""Weights of ε̂, ε̂₍₋₁₎, …; row k has order k + 1."""
+
+
+@SAMPLERS.register
+def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Sampler:
+    """Builds the pseudo linear multistep method (Liu et al. 2022, Eq. 12): DDIM's step with an Adams-Bashforth ε̂.
+
+        x_s = √ᾱ_s/√ᾱ_t·x_t + (√(1-ᾱ_s) - √ᾱ_s/√ᾱ_t·√(1-ᾱ_t))·ε̂',     ε̂' = (55ε̂ - 59ε̂₍₋₁₎ + 37ε̂₍₋₂₎ - 9ε̂₍₋₃₎)/24
+
+    The first steps have order 1, 2, 3. The weights assume equal steps in t.
+
+    Args:
+      schedule: the noise schedule.
+      grid: `int[S+1]`, descending within -1 … T-1.
+      order: the order of the method, 1 … 4.
+
+    Raises:
+      ValueError: another order, or an invalid grid.
+    """
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"order={order} is not one of 1, 2, 3, 4")
+    levels = descending(schedule, grid)
+    a, c = transfer(levels.ab_t, levels.ab_s)
+    weights = c[:, None] * _ADAMS_BASHFORTH[np.minimum(np.arange(len(c)), order - 1), :order]
+    return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
+
+
+@SAMPLERS.register
+def pndm(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
+    """Builds PNDM (Liu et al. 2022, Alg. 2): three pseudo Runge-Kutta steps of four calls each, then `plms`.
+
+    A Runge-Kutta step calls the network at t, twice at the middle index m (rounded down), and at s. Each stage starts
+    from x_t and applies the step φ of `plms`; the rows of the table start from the x of the row before:
+
+        ε₁ = ε̂(x_t, t), ε₂ = ε̂(φ(x_t, ε₁, t→m), m), ε₃ = ε̂(φ(x_t, ε₂, t→m), m), ε₄ = ε̂(φ(x_t, ε₃, t→s), s)
+        x_s = φ(x_t, (ε₁ + 2ε₂ + 2ε₃ + ε₄)/6, t→s)
+
+    The multistep method continues with ε₁. S steps make S + 9 network calls. A step from a level of almost no signal,
+    over which √ᾱ grows more than 20-fold, is one step of DDIM, because c of φ would multiply the differences between
+    the four ε̂ by that factor: so begins a cosine schedule at T-1.
+
+    Args:
+      schedule: the noise schedule.
+      grid: `int[S+1]` with S ≥ 4, descending within -1 … T-1.
+
+    Raises:
+      ValueError: fewer than 4 steps, or an invalid grid.
+    """
+    levels = descending(schedule, grid)
+    if len(levels.t) < 4:
+        raise ValueError(
+            f"num_steps={len(levels.t)} must be ≥ 4 for pndm: 3 Runge-Kutta steps and 1 of the multistep method"
+        )
+    width = 12
+    t, s = levels.t[:3], levels.s[:3]
+    ab_t, ab_s = levels.ab_t[:3], levels.ab_s[:3]
+    single = leaves_noise(ab_t, ab_s)
+    middle = np.where(single, s, (t + s) // 2 if t.dtype.kind == "i" else (t + s) / 2)
+    ab_m = schedule.alpha_bar_at(middle)
+    a_m, c_m = transfer(ab_t, ab_m)
+    a_s, c_s = transfer(ab_t, ab_s)
+
+    def history(*columns):
+        """Returns the weights of the ε̂ of earlier rows, newest first: `[3, width]`."""
+        given = np.stack([np.broadcast_to(column, 3) for column in columns], axis=1)
+        return np.pad(given, ((0, 0), (0, width - given.shape[1])))
+
+    to_middle = Levels(t, middle, ab_t, ab_m)
+    at_middle = Levels(middle, middle, ab_m, ab_m)
+    to_end = Levels(middle, s, ab_m, ab_s)
+    at_end = Levels(s, s, ab_s, ab_s)
+    no, yes = np.zeros(3, bool), np.ones(3, bool)
+    runge_kutta = [
+        one_call_a_step(to_middle, a=a_m, c=c_m, num_eps_history=width, lands=single),
+        one_call_a_step(at_middle, a=1.0, c=c_m, eps_history=history(-c_m), lands=no),
+        one_call_a_step(to_end, a=a_s / a_m, c=c_s, eps_history=history(-a_s / a_m * c_m), lands=no),
+        one_call_a_step(at_end, a=1.0, c=c_s / 6, eps_history=history(-4 * c_s / 6, 2 * c_s / 6, c_s / 6), lands=yes),
+    ]
+    rest = Levels(*(column[3:] for column in levels))
+    a, c = transfer(rest.ab_t, rest.ab_s)
+    weights = np.zeros((len(c), width))
+    # The row of each step's ε₁.
+    rows = np.append(0, np.cumsum(np.where(single, 1, 4)))
+    rows = np.append(rows, rows[-1] + np.arange(1, len(c)))
+    for n in range(len(c)):
+        weights[n, rows[n + 3] - rows[n : n + 3][::-1] - 1] = c[n] * _ADAMS_BASHFORTH[3, 1:]
+    multistep = one_call_a_step(rest, a=a, c=c * _ADAMS_BASHFORTH[3, 0], eps_history=weights)
+    first = interleave(runge_kutta, [yes, ~single, ~single, ~single])
+    return jax.tree.map(lambda *columns: np.concatenate(columns), first, multistep)
