@@ -16,7 +16,7 @@ from diffjax.models import NETWORKS
 from diffjax.registry import call
 from diffjax.runs import config as schema
 from diffjax.runs import resolve
-from diffjax.samplers import SAMPLERS
+from diffjax.samplers import SAMPLERS, with_network_times
 from diffjax.sampling import Clip
 from diffjax.schedules import SCHEDULES, NoiseSchedule
 from diffjax.steps import Sampler
@@ -138,11 +138,12 @@ def sampler(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Samp
     """
     with naming("config.sample"):
         indices = grid(options, schedule)
-        return call(
+        made = call(
             SAMPLERS[options.sampler],
             {"schedule": schedule, "grid": indices},
             _options(options, schema.SAMPLE, "sampler"),
         )
+        return with_network_times(made, schedule, options.network_times)
 
 
 def grid(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Grid:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from diffjax import data, losses, models, samplers, schedules, thresholds, timesteps
 from diffjax.fields import Field
 from diffjax.registry import Registry
+from diffjax.samplers.network_times import NETWORK_TIMES
 from diffjax.tasks.base import TASKS
 from diffjax.training import optimizers, timestep_sampling
 
@@ -204,6 +205,13 @@ SAMPLE = Section(
         "num_steps": Field(int, 50, "S, the number of steps.", low=1),
         "timestep_spacing": Field(
             str, "trailing", "The rule that spaces the steps over the timesteps.", choices=timesteps.SPACINGS
+        ),
+        "network_times": Field(
+            str,
+            "exact",
+            "On a grid between the timesteps, when the network is called: at the times of the levels (exact), at whole "
+            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma).",
+            choices=NETWORK_TIMES,
         ),
         "schedule": SCHEDULE._replace(
             doc="Another schedule to sample on, for networks conditioned on the noise level; None: that of training.",

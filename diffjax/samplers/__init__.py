@@ -8,7 +8,18 @@ plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped.
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
 from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.network_times import with_network_times
 from diffjax.samplers.ode import heun, probability_flow
 from diffjax.samplers.pndm import plms, pndm
 
-__all__ = ["SAMPLERS", "ddim", "ddpm", "dpm_solver_pp", "heun", "plms", "pndm", "probability_flow"]
+__all__ = [
+    "SAMPLERS",
+    "ddim",
+    "ddpm",
+    "dpm_solver_pp",
+    "heun",
+    "plms",
+    "pndm",
+    "probability_flow",
+    "with_network_times",
+]

@@ -1,0 +1,36 @@
+"""The times at which a table calls the network, where they differ from those of its levels."""
+
+import dataclasses
+
+import numpy as np
+
+from diffjax.schedules import NoiseSchedule
+from diffjax.steps import Sampler
+
+NETWORK_TIMES = ("exact", "nearest", "floor", "linear_sigma")
+
+
+def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> Sampler:
+    """Returns the same table with other times for its network calls; x keeps its levels.
+
+    Args:
+      sampler: a table on a grid of real times; a table of indices is returned unchanged.
+      schedule: the noise schedule of the table.
+      rule: "exact": the times of the levels; "nearest" or "floor": the index nearest to them or below, for networks
+        that take whole timesteps only; "linear_sigma": at levels of the grid, the time at which σ̄ has this value if it
+        is linear between two indices, as in diffusers' Euler, Heun and LMS schedulers.
+
+    Raises:
+      ValueError: an unknown rule.
+    """
+    if rule not in NETWORK_TIMES:
+        raise ValueError(f"network_times={rule!r} is not one of {', '.join(map(repr, NETWORK_TIMES))}")
+    times = np.asarray(sampler.t_net)
+    if rule == "exact" or times.dtype.kind != "f":
+        return sampler
+    if rule != "linear_sigma":
+        whole = np.round(times) if rule == "nearest" else np.floor(times)
+        return dataclasses.replace(sampler, t_net=whole.astype(np.int32))
+    linear = np.interp(sampler.noise / sampler.signal, schedule.sigma_bars, np.arange(schedule.num_timesteps))
+    on_grid = np.isin(sampler.t_from, sampler.grid)
+    return dataclasses.replace(sampler, t_net=np.where(on_grid, linear, times))
