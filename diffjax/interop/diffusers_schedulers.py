@@ -1,4 +1,4 @@
-"""Converts the JSON config of diffusers' DDPM and DDIM schedulers to a schedule and a way of sampling, and back."""
+"""Converts the JSON config of diffusers' schedulers to a schedule and a way of sampling, and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax import schedules
 from diffjax.errors import UserError
-from diffjax.interop import imported
+from diffjax.interop import diffusers_solvers, imported
 from diffjax.interop.diffusers_configs import read_config
 from diffjax.runs import Run
 
-# diffusers' defaults of fields that a config may leave out.
+# The defaults of fields that a config of DDPM or DDIM may leave out.
 DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -34,8 +35,10 @@ _SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2")
 _SPACINGS = ("leading", "trailing", "linspace")
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_OF_DDPM = ("DDPMScheduler", "DDPMParallelScheduler")
+# An inverse scheduler encodes (`latents.encode`); its network is sampled by DDIM.
+_OF_DDIM = ("DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler")
 _CHOICES = {
-    "_class_name": ("DDPMScheduler", "DDIMScheduler"),
     "beta_schedule": _SCHEDULES,
     "prediction_type": tuple(_TARGETS),
     # diffusers takes a "learned" output as σ², and not as log σ².
@@ -67,7 +70,7 @@ class Scheduler(NamedTuple):
 
 
 def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
-    """Reads the config of a DDPM or DDIM scheduler.
+    """Reads the config of a scheduler: of DDPM, of DDIM, or one of `diffusers_solvers.SOLVERS`.
 
     Args:
       path: the file.
@@ -76,27 +79,70 @@ def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
     Raises:
       UserError: a file that is missing or damaged; a scheduler or a value that this library does not support.
     """
-    config = read_config(path, DEFAULTS | {"variance_type": variance}, "DDPMScheduler")
-    for field, allowed in _CHOICES.items():
-        if config.get(field, "DDPMScheduler") not in allowed:
-            raise UserError(f"{path}: {field}={config[field]!r} is not one of {', '.join(map(repr, allowed))}")
-    try:
-        _check_numbers(config)
-        section = _schedule_section(config)
-        schedule = imported.schedule(section)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
-    if problem := _contradiction(config, schedule.num_timesteps):
+    given = read_config(path, {}, "DDPMScheduler")
+    kind = given.get("_class_name", "DDPMScheduler")
+    known = (*_OF_DDPM, *_OF_DDIM, *diffusers_solvers.SOLVERS)
+    if kind not in known:
+        raise UserError(f"{path}: _class_name={kind!r} is not one of {', '.join(map(repr, known))}")
+    if kind in diffusers_solvers.SOLVERS:
+        return _read_solver(path, kind, given)
+    config = DEFAULTS | {"variance_type": variance} | given
+    choices = _CHOICES | ({"beta_schedule": (*_SCHEDULES, "laplace")} if kind in _OF_DDPM else {})
+    schedule_section, num_betas = _read_schedule(path, config, choices)
+    if problem := _contradiction(config, num_betas):
         raise UserError(f"{path}: {problem}")
     spacing = config["timestep_spacing"]
     offset = {"offset": config["steps_offset"]} if spacing == "leading" else {}
     return Scheduler(
-        schedule_section=section,
+        schedule_section=schedule_section,
         target=_TARGETS[config["prediction_type"]],
         variance=config["variance_type"].removesuffix("_log"),
         sample={"timestep_spacing": spacing, **offset, **_clip(config)},
         preferred=_preferred(config),
     )
+
+
+def _read_solver(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
+    """Returns the values of a solver's config.
+
+    Raises:
+      UserError: a value that is invalid or not supported.
+    """
+    config = {**diffusers_solvers.SOLVERS[kind].fields, **given}
+    try:
+        diffusers_solvers.check(kind, config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    allowed = diffusers_solvers.SOLVERS[kind].choices.get("beta_schedule", _SCHEDULES[:2] + _SCHEDULES[3:])
+    choices = {"beta_schedule": allowed, "prediction_type": tuple(_TARGETS)}
+    section, num_betas = _read_schedule(path, config, choices)
+    if num_betas != config["num_train_timesteps"]:
+        raise UserError(f"{path}: {_contradiction(config, num_betas)}")
+    sample, options = diffusers_solvers.sample_fields(kind, config)
+    return Scheduler(
+        schedule_section=section,
+        target=_TARGETS[config["prediction_type"]],
+        variance="fixed_small",
+        sample=sample | _clip(config),
+        preferred=options,
+    )
+
+
+def _read_schedule(path: Path, config: dict[str, Any], choices: Mapping[str, tuple]) -> tuple[dict[str, Any], int]:
+    """Returns the config section of the schedule, and its number of timesteps.
+
+    Raises:
+      UserError: a value that is invalid or not supported.
+    """
+    for field, allowed in choices.items():
+        if config[field] not in allowed:
+            raise UserError(f"{path}: {field}={config[field]!r} is not one of {', '.join(map(repr, allowed))}")
+    try:
+        _check_numbers(config)
+        section = _schedule_section(config)
+        return section, imported.schedule(section).num_timesteps
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
@@ -106,20 +152,23 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
       ValueError: a value of another type, or out of range.
     """
     for field, (low, high) in _RANGES.items():
+        if field not in config:
+            continue
         value, kinds = config[field], (int,) if isinstance(DEFAULTS[field], int) else (int, float)
         if type(value) not in kinds or not low <= value <= high:
             kind = "a whole number" if kinds == (int,) else "a number"
             raise ValueError(f"{field}={value!r} must be {kind} within {low} … {high}")
     for field in ("clip_sample", "thresholding", "set_alpha_to_one", "rescale_betas_zero_snr"):
-        if type(config[field]) is not bool:
+        if type(config.get(field, False)) is not bool:
             raise ValueError(f"{field}={config[field]!r} must be true or false")
 
 
 def _contradiction(config: Mapping[str, Any], num_betas: int) -> str:
     """Returns which fields do not go together, or an empty string."""
-    total, spacing = config["num_train_timesteps"], config["timestep_spacing"]
+    total = config["num_train_timesteps"]
     if num_betas != total:
         return f"num_train_timesteps={total} must be the number of trained_betas, {num_betas}"
+    spacing = config["timestep_spacing"]
     if config["rescale_betas_zero_snr"] and config["prediction_type"] == "epsilon" and spacing != "leading":
         return (
             f"rescale_betas_zero_snr=True with timestep_spacing={spacing!r} needs prediction_type 'v_prediction' or "
@@ -146,16 +195,23 @@ def _schedule_section(config: dict[str, Any]) -> dict[str, Any]:
         section = imported.betas(config["trained_betas"])
     elif kind == "squaredcos_cap_v2":
         section = {"name": "cosine", "num_timesteps": total}
+    elif kind in ("exp", "laplace"):
+        section = imported.betas(getattr(diffusers_solvers, f"{kind}_betas")(total))
     else:
         ends = {name: config[name] for name in ("beta_start", "beta_end")}
         section = {"name": kind, "num_timesteps": total, **ends}
-    return section | {"zero_terminal_snr": bool(config["rescale_betas_zero_snr"])}
+    section |= {"zero_terminal_snr": bool(config.get("rescale_betas_zero_snr"))}
+    if not section["zero_terminal_snr"] or config.get("_class_name") not in diffusers_solvers.SOLVERS:
+        return section
+    # diffusers' solvers replace the last ᾱ, 0, by 2⁻²⁴, so that σ̄ is finite.
+    alpha_bars = imported.schedule(section).alpha_bars
+    return imported.betas(schedules.from_alpha_bars(np.append(alpha_bars[:-1], 2.0**-24)).betas)
 
 
 def _clip(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of `config.sample` that describe the clipping."""
-    if not config["thresholding"]:
-        return {"clip": config["clip_sample_range"] if config["clip_sample"] else None}
+    if not config.get("thresholding"):
+        return {"clip": config["clip_sample_range"] if config.get("clip_sample") else None}
     largest = float(config["sample_max_value"])
     if largest == 1.0:
         return {"clip": 1.0}  # s = 1

@@ -122,7 +122,7 @@ def run(
     sample: Mapping[str, Any] | None = None,
     preferred: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Returns the run of an imported network, which is sampled by DDIM in at most 50 steps.
+    """Returns the run of an imported network, which is sampled in at most 50 steps, by DDIM unless `sample` says so.
 
     Args:
       task: the task, with the network and its schedule.
@@ -130,16 +130,17 @@ def run(
       path: the file that they were read from.
       schedule_section: the config section of the schedule.
       variance: the variance that its authors sample with.
-      sample: other fields of `config.sample`: the timestep spacing and its options (default: leading), the clipping
-        (default: ± 1) and its options.
+      sample: fields of `config.sample`: the sampler (default: ddim), the timestep spacing and its options (default:
+        leading), the clipping (default: ± 1) and its options.
       preferred: options of samplers, used with those samplers that have them.
 
     Raises:
       UserError: an invalid value.
     """
     preferred = {"variance": variance, **(preferred or {})}
-    of_ddim = {name: value for name, value in preferred.items() if name in fields.options(SAMPLERS["ddim"])}
-    given = {"timestep_spacing": "leading", "clip": 1.0, **(sample or {}), **of_ddim}
+    given = {"sampler": "ddim", "timestep_spacing": "leading", "clip": 1.0, **(sample or {})}
+    known = fields.options(SAMPLERS[given["sampler"]])
+    given |= {name: value for name, value in preferred.items() if name in known}
     most = task.schedule.num_timesteps - given.get("offset", 0)
     config = resolve.resolve(
         {
@@ -148,7 +149,7 @@ def run(
             "schedule": dict(schedule_section),
             "model": _model_section(task.network),
             "train": {name: getattr(task.objective, name) for name in ("target", "vlb_weight", "label_dropout")},
-            "sample": {"sampler": "ddim", "num_steps": max(1, min(50, most)), **given},
+            "sample": {"num_steps": max(1, min(50, most)), **given},
         }
     )
     return Run(config=config, task=task, params=params, source=str(path), preferred=preferred)
