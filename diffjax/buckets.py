@@ -13,6 +13,7 @@ from collections.abc import Iterator
 # epath would import TensorFlow where that is installed, whose errors are no `OSError` and which takes the accelerator.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
+from etils.epath.backend import fsspec_backend
 from etils.epath.gpath import PosixGPath
 
 from diffjax.errors import UserError
@@ -43,6 +44,13 @@ class BucketPath(PosixGPath):
         """Writes the object."""
         with _os_errors(self):
             return super().write_bytes(data)
+
+    def rename(self, target: str | os.PathLike) -> "BucketPath":
+        """Moves an object, or all those of a folder one by one."""
+        target = BucketPath(target)
+        with _os_errors(self):
+            fsspec_backend.fs(self).mv(str(self), str(target), recursive=True)
+        return target
 
 
 def path(text: str) -> BucketPath:

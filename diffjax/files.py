@@ -58,7 +58,9 @@ def local_path(path: str | os.PathLike) -> Path:
     """
     text = os.fspath(path)
     if re.match(r"\w+://|gs:/", text):
-        raise UserError(f"{text!r} must be on this machine: mount the bucket as a folder (gcsfuse, s3fs), and give that")
+        raise UserError(
+            f"{text!r} must be on this machine: mount the bucket as a folder (gcsfuse, s3fs), and give that"
+        )
     return Path(path)
 
 

@@ -23,7 +23,7 @@ _UPLOADS = re.compile(r"/upload/storage/v1/b/([^/]+)/o/?")
 _BUCKET = re.compile(r"/storage/v1/b/([^/]+)")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer with an HTTP status other than 200."""
 
 
@@ -41,7 +41,7 @@ class Storage:
     def read(self, key, query):
         with self.lock:
             if key not in self.objects:
-                raise Refused(404)
+                raise RefusedError(404)
             self._check(key, query)
             return self.objects[key]
 
@@ -54,16 +54,16 @@ class Storage:
     def delete(self, key, query):
         with self.lock:
             if key not in self.objects:
-                raise Refused(404)
+                raise RefusedError(404)
             self._check(key, query)
             del self.objects[key]
 
     def _check(self, key, query):
         generation = self.objects.get(key, (0,))[0]
         if int(query.get("ifGenerationMatch", generation)) != generation:
-            raise Refused(412)
+            raise RefusedError(412)
         if "ifGenerationNotMatch" in query and int(query["ifGenerationNotMatch"]) == generation:
-            raise Refused(304)
+            raise RefusedError(304)
 
 
 def _facts(key, entry):
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             status, headers, content = answer(self.server.storage, method, self.path, dict(self.headers), body)
-        except Refused as refused:
+        except RefusedError as refused:
             status, headers = refused.args[0], {}
             content = json.dumps({"error": {"code": status, "message": f"status {status}"}}).encode()
         if "Location" in headers:
@@ -156,7 +156,7 @@ def answer(storage, method, target, headers, body):
         return _content(entry, headers) if query.get("alt") == "media" else _json(_facts(key, entry))
     if found := _BUCKET.fullmatch(url.path):
         return _json({"kind": "storage#bucket", "name": found[1], "id": found[1], "location": "US"})
-    raise Refused(404)
+    raise RefusedError(404)
 
 
 def _json(value, status=200):
@@ -171,7 +171,7 @@ def _content(entry, headers):
         first = int(found[1]) if found[1] else max(0, size - int(found[2]))
         last = min(int(found[2]), size - 1) if found[1] and found[2] else size - 1
         if first >= size:
-            raise Refused(416)
+            raise RefusedError(416)
         extra["Content-Range"] = f"bytes {first}-{last}/{size}"
         return 206, extra, content[first : last + 1]
     return 200, extra, content
@@ -233,7 +233,7 @@ def _batch(storage, headers, body):
         method, target = part.get_payload().split()[:2]
         try:
             status = answer(storage, method, target, {}, b"")[0]
-        except Refused as refused:
+        except RefusedError as refused:
             status = refused.args[0]
         parts.append(f"--end\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} \r\n\r\n\r\n")
     return 200, {"Content-Type": "multipart/mixed; boundary=end"}, "".join([*parts, "--end--"]).encode()

@@ -20,7 +20,6 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from diffjax.errors import UserError, writing
 from diffjax.files import in_bucket, to_path, upload, write
 
-
 _UPLOAD_SECONDS = 60
 """The time after which what was written is copied to a bucket, beside every checkpoint."""
 

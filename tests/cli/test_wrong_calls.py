@@ -30,7 +30,7 @@ TEXTS = {
     "label": ["x", "1.5", "99", "-1", ""],
     "methods": ["nope", "", "sampled,nope"],
 }
-PATHS = ["gs://bucket/run", "/dev/null/below", "nowhere/at/all"]
+PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]
 
 
 def cases(name, given):
