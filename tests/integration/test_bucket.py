@@ -1,5 +1,6 @@
 """A run in a bucket: trained, resumed, sampled, measured, reported and exported like one on this machine."""
 
+import contextlib
 import io
 import json
 
@@ -16,46 +17,56 @@ from diffjax.training import logging
 WORKDIR = "gs://bucket/runs/tiny"
 
 
-@pytest.fixture
-def trained(tiny_config, storage, tmp_path, monkeypatch):
-    """A workdir in a bucket, trained for 6 steps and then to 12."""
-    monkeypatch.chdir(tmp_path)
-    config = tiny_config(optimizer__lr_schedule="constant", train__sample_every=6)
-    train(tiny_config(optimizer__lr_schedule="constant", train__steps=6), WORKDIR, progress=False)
-    train(config, WORKDIR, progress=False)
-    train(config, tmp_path / "local", progress=False)
-    return tmp_path
+@pytest.fixture(scope="module")
+def trained(tiny_config, storage, tmp_path_factory):
+    """The current folder, with a workdir `local`; in a bucket the same training was stopped after step 2 of 4."""
+    options = {"optimizer__lr_schedule": "constant", "train__checkpoint_every": 2, "train__sample_every": 2}
+    folder = tmp_path_factory.mktemp("bucket")
+    with contextlib.chdir(folder):
+        train(tiny_config(**options, train__steps=2), WORKDIR, progress=False)
+        train(tiny_config(**options, train__steps=4), WORKDIR, progress=False)
+        train(tiny_config(**options, train__steps=4), "local", progress=False)
+        yield folder
+        assert {path.name for path in folder.iterdir()} <= {"local", "exported"}
 
 
-def test_a_run_in_a_bucket(trained, storage):
-    found, local = runs.load(WORKDIR), runs.load(trained / "local")
-    assert found.step == local.step == 12
+def test_a_run_in_a_bucket_equals_one_on_this_machine(trained, storage):
+    found, local = runs.load(WORKDIR), runs.load("local")
+    assert found.step == local.step == 4
     jax.tree.map(np.testing.assert_array_equal, found.params, local.params)
-    losses = [[report["loss"] for report in logging.read(workdir)] for workdir in (WORKDIR, trained / "local")]
+    losses = [[report["loss"] for report in logging.read(workdir)] for workdir in (WORKDIR, "local")]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 12
+    assert len(losses[0]) == 4
     names = {name.removeprefix("runs/tiny/") for name in storage.names() if name.startswith("runs/tiny/")}
-    assert names >= {"config.json", "metrics.jsonl", "samples.png", "samples/step_0000006.png"}
+    assert names >= {"config.json", "metrics.jsonl", "samples.png", "samples/step_0000002.png"}
     assert not any(name.endswith(("lock", ".part")) for name in names)
 
     for workdir in (WORKDIR, "local"):
-        assert main(["sample", "--workdir", str(workdir), "--num", "8", "--batch-size", "4"]) == 0
+        assert main(["sample", "--workdir", workdir, "--num", "8", "--batch-size", "8"]) == 0
     samples = np.load(io.BytesIO(files.to_path(f"{WORKDIR}/samples/samples.npz").read_bytes()))["arr_0"]
     np.testing.assert_array_equal(samples, np.load("local/samples/samples.npz")["arr_0"])
     assert not any("/parts/" in name for name in storage.names())
 
-    assert main(["evaluate", "--workdir", WORKDIR, "--num", "8", "--figures", "kernel"]) == 0
-    assert "kernel" in json.loads(files.to_path(f"{WORKDIR}/evaluation.json").read_text())["figures"]
-    small = ["--num", "8", "--counts", "2", "--frames", "2", "--images", "8", "--searched", "8"]
-    assert main(["report", "--workdir", WORKDIR, *small]) == 0
-    assert "kernel" in files.to_path(f"{WORKDIR}/report.html").read_text()
     assert main(["export", "--workdir", WORKDIR, "--out", "exported"]) == 0
     with pytest.raises(UserError, match=r"'gs://bucket/exported' must be on this machine"):
         interop.export("gs://bucket/exported", found)
 
-    assert sorted(path.name for path in trained.iterdir()) == ["exported", "local"]
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_commands_write_to_a_workdir_in_a_bucket():
+    workdir = files.to_path(WORKDIR)
+    assert main(["evaluate", "--workdir", WORKDIR, "--num", "8", "--figures", "kernel"]) == 0
+    assert "kernel" in json.loads((workdir / "evaluation.json").read_text())["figures"]
+    assert main(["likelihood", "--workdir", WORKDIR, "--num", "4", "--split", "train"]) == 0
+    assert json.loads((workdir / "likelihood.json").read_text())["num"] == 4
+    small = ["--num", "8", "--counts", "2", "--frames", "2", "--images", "8", "--searched", "8"]
+    assert main(["report", "--workdir", WORKDIR, *small]) == 0
+    assert "kernel" in (workdir / "report.html").read_text()
+    assert (workdir / "report" / "samples.png").exists()
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_in_a_bucket_are_set_aside(tiny_config, storage):
     workdir = "gs://bucket/runs/damaged"
     config = tiny_config(train__steps=8, train__final_pictures=False)
