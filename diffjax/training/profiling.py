@@ -41,8 +41,7 @@ class Profiler:
     def step(self, number: int):
         """Wraps the step with this number, as a context manager."""
         if self._folder is not None and self._count == _WARM_UP:
-            if in_bucket(self._folder):
-                self._temporary = tempfile.TemporaryDirectory()
+            self._temporary = tempfile.TemporaryDirectory() if in_bucket(self._folder) else None
             jax.profiler.start_trace(self._temporary.name if self._temporary else self._folder)
             self._running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -55,6 +54,6 @@ class Profiler:
         jax.effects_barrier()
         jax.profiler.stop_trace()
         self._running = False
-        if self._temporary:
+        if self._temporary and self._folder:
             upload(Path(self._temporary.name), self._folder)
             self._temporary.cleanup()
