@@ -1,6 +1,7 @@
-"""Writes files atomically, and reads npz files, whatever they hold, with errors of one line.
+"""Turns text into paths, writes files atomically, and reads npz files, whatever they hold, with errors of one line.
 
-A process that is stopped while it writes leaves the file as it was before.
+A process that is stopped while it writes leaves the file as it was before. Files may lie in a bucket (gs://…), where
+each is one object.
 """
 
 import contextlib
@@ -10,13 +11,16 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+
+from diffjax.errors import UserError
 
 _CONTENTS = {
     b"version https://git-lfs": "a git-LFS pointer in place of the file, which `git lfs pull` fetches",
@@ -30,17 +34,59 @@ _CONTENTS = {
 """What a file is, by the bytes with which it begins, in lower case for letters."""
 
 
+def to_path(path: str | os.PathLike) -> Path:
+    """Returns the path of a file or folder on this machine, or in a bucket for gs://BUCKET/….
+
+    A path in a bucket is no `pathlib.Path` but has its methods (`buckets.BucketPath`).
+
+    Raises:
+      UserError: another kind of address (s3://…), a bucket that cannot be reached, or no gcsfs.
+    """
+    text = os.fspath(path)
+    if found := re.fullmatch(r"gs:/+(.*)", text):  # pathlib makes gs:/ of gs://
+        from diffjax import buckets
+
+        return cast(Path, buckets.path(f"gs://{found[1]}"))
+    return local_path(path)
+
+
+def local_path(path: str | os.PathLike) -> Path:
+    """Returns the path of a file or folder on this machine.
+
+    Raises:
+      UserError: an address (gs://…, s3://…).
+    """
+    text = os.fspath(path)
+    if re.match(r"\w+://|gs:/", text):
+        raise UserError(
+            f"{text!r} must be on this machine: mount the bucket as a folder (gcsfuse, s3fs), and give that"
+        )
+    return Path(path)
+
+
+def in_bucket(path: Path) -> bool:
+    """Returns whether a path that `to_path` returned lies in a bucket."""
+    return os.fspath(path).startswith("gs://")
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; the file written there replaces `path`, unless an exception is raised.
 
     Creates the folder, and removes what killed processes left half-written in it. The temporary name contains the
-    process id, since several processes may write the same file.
+    process id, since several processes may write the same file. For a path in a bucket, the temporary path is in a
+    temporary folder of this machine.
 
     Args:
       path: the file to write.
     """
-    path = Path(path)
+    path = to_path(path)
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / path.name
+            yield part
+            path.write_bytes(part.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _clean_once(path.parent.absolute())
     part = temporary(path)
@@ -60,7 +106,25 @@ def write(path: str | os.PathLike, content: str | bytes | memoryview) -> Path:
     """
     with atomic(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
-    return Path(path)
+    return to_path(path)
+
+
+def upload(folder: Path, target: Path) -> None:
+    """Copies the files of a folder of this machine, and of those in it, into a folder of a bucket."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            (target / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder; it is renamed first, so that a process that is stopped meanwhile leaves no half of it.
+
+    In a bucket nothing can be renamed at once: there, such a process leaves some of its objects.
+    """
+    if in_bucket(folder):
+        cast(Any, folder).rmtree()
+    else:
+        shutil.rmtree(folder.rename(temporary(folder)))
 
 
 def describe_content(path: str | os.PathLike) -> str | None:
@@ -151,9 +215,11 @@ def temporary(path: Path) -> Path:
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Removes temporary files and folders whose processes have ended, as far as this host can know that."""
+    if in_bucket(to_path(folder)):  # where none are left
+        return
     own = re.compile(rf".*\.{re.escape(socket.gethostname())}\.(\d+)\.part")
     for path in Path(folder).glob("*.part"):
-        if (match := own.fullmatch(path.name)) and not _is_alive(int(match[1])):
+        if (match := own.fullmatch(path.name)) and not is_alive(int(match[1])):
             with contextlib.suppress(OSError):  # another process may remove it too
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -163,7 +229,8 @@ def _clean_once(folder: Path) -> None:
     remove_leftovers(folder)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Returns whether this machine runs a process of this id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -115,6 +115,20 @@ def tiny_config():
     return make
 
 
+@pytest.fixture(scope="session")
+def storage():
+    """The objects of the buckets that gs://… names in this process and in those that it starts, in memory."""
+    from storage_server import serving
+
+    with serving() as (objects, address), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # kinds of buckets that the server does not know
+        pytest.importorskip("gcsfs")
+        yield objects
+
+
 @pytest.fixture
 def quick_compilation():
     """Compiles with few optimizations: for a network that is compiled once and runs for a few steps."""

@@ -72,7 +72,7 @@ OPTIONS = {
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
         "heun": {},
         "dpm_solver_pp": {"order": (int, 2)},
-        "plms": {"order": (int, 4)},
+        "plms": {"order": (int, 4), "first_step": (str, "euler")},
         "pndm": {},
     },
     "thresholds": {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffjax as dj
-from diffjax import samplers, schedules, timesteps
+from diffjax import samplers, sampling, schedules, timesteps
 
 MEAN, STD = 0.3, 0.6
 SCHEDULE = schedules.linear()
@@ -388,3 +388,31 @@ def test_refinement_starts_below():
 def test_bad_input(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_plms_with_a_first_step_of_two_calls():
+    """Latent diffusion's PLMS: the first step takes the mean of ε̂ at both ends, and the rest goes on from its first."""
+    grid = np.array([80, 60, 40, 20, 10, -1])
+    levels = np.append(SCHEDULE.alpha_bars, 1.0)[grid]
+    x, outputs = np.array([[0.7, -1.2]]), []
+    weights = [None, [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+    for n, (ab_t, ab_s) in enumerate(itertools.pairwise(levels)):
+        a = np.sqrt(ab_s / ab_t)
+        c = np.sqrt(1 - ab_s) - a * np.sqrt(1 - ab_t)
+        outputs.insert(0, np.sin(x) * (1 + grid[n] / 50))
+        if n == 0:
+            arrived = a * x + c * outputs[0]
+            x = a * x + c * (outputs[0] + np.sin(arrived) * (1 + grid[1] / 50)) / 2
+        else:
+            x = a * x + c * sum(w * output for w, output in zip(weights[min(n, 3)], outputs, strict=False))
+    table = samplers.plms(SCHEDULE, grid, first_step="heun")
+    assert table.num_rows == 6
+    assert table.grid.tolist() == grid.tolist()
+    start = jnp.array([[0.7, -1.2]])
+    np.testing.assert_allclose(
+        sampling.sample(table, lambda x, t: jnp.sin(x) * (1 + t[:, None] / 50), start), x, rtol=1e-12
+    )
+    with pytest.raises(ValueError, match="num_steps ≥ 2"):
+        samplers.plms(SCHEDULE, [50, -1], first_step="heun")
+    with pytest.raises(ValueError, match="first_step='rk4'"):
+        samplers.plms(SCHEDULE, [50, -1], first_step="rk4")

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser, "the sweep")
     options.add_workdir(parser, required=False)
     parser.add_argument(
-        "--out", type=options.path, required=True, help="the folder of the sweep; made if it does not exist"
+        "--out", type=options.local_path, required=True, help="the folder of the sweep; made if it does not exist"
     )
     parser.add_argument(
         "--shard", default="0/1", metavar="k/n", help="only every n-th cell, from cell k = 0 … n-1 (default: all)"

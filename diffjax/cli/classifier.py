@@ -21,7 +21,7 @@ from diffjax.runs import build, real_images
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_config(parser, "the experiment on whose images it is trained")
-    parser.add_argument("--out", type=options.path, required=True, help="the .safetensors file")
+    parser.add_argument("--out", type=options.local_path, required=True, help="the .safetensors file")
     parser.add_argument("--epochs", type=options.positive, default=4, help="passes over the images (default: 4)")
     options.add_data(parser)
 

@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     measured = parser.add_mutually_exclusive_group(required=True)
     options.add_workdir(measured, required=False)
-    measured.add_argument("--images", type=options.path, help="a folder of images, or an npz file (arr_0)")
+    measured.add_argument("--images", type=options.local_path, help="a folder of images, or an npz file (arr_0)")
     parser.add_argument(
-        "--reference", type=options.path, help="the real images for --images: a folder, or an npz file (arr_0)"
+        "--reference", type=options.local_path, help="the real images for --images: a folder, or an npz file (arr_0)"
     )
     parser.add_argument(
         "--extractor", default="pixels", metavar="NAME",

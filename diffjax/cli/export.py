@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_workdir(parser)
     parser.add_argument(
-        "--out", required=True, type=options.path, help="the folder to write to; it must be new or empty"
+        "--out", required=True, type=options.local_path, help="the folder to write to; it must be new or empty"
     )
     options.add_parameters(parser)
 

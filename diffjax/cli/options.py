@@ -16,6 +16,7 @@ from typing import Any
 
 import ml_collections
 
+from diffjax import files
 from diffjax.errors import UserError
 from diffjax.runs import config_files, resolve, saved
 from diffjax.runs.config import SCHEMA, Section
@@ -211,6 +212,8 @@ def _check_writable(folder: Path) -> None:
     Raises:
       UserError: it cannot.
     """
+    if files.in_bucket(folder):  # the lock, or the first object, shows whether it can be written
+        return
     found = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     if not found.is_dir():
         raise UserError(f"cannot write to {folder}: {found} is not a folder")
@@ -219,12 +222,19 @@ def _check_writable(folder: Path) -> None:
 
 
 def path(text: str) -> Path:
-    """Parses the path of a file or folder of this machine, as a `type=` of argparse."""
-    if re.match(r"\w+://", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be on this machine: mount the bucket as a folder (gcsfuse, s3fs), and give that"
-        )
-    return Path(text)
+    """Parses the path of a file or folder, on this machine or in a bucket (gs://…), as a `type=` of argparse."""
+    try:
+        return files.to_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_path(text: str) -> Path:
+    """Parses the path of a file or folder on this machine, as a `type=` of argparse."""
+    try:
+        return files.local_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

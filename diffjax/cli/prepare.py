@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--dataset", required=True, help="its name, such as cifar10 or lsun/church_outdoor")
     parser.add_argument("--data-dir", help="where to write it (default: TFDS_DATA_DIR, or else ~/tensorflow_datasets)")
-    parser.add_argument("--archives", type=options.path, help="a folder of archives that are on disk already")
+    parser.add_argument("--archives", type=options.local_path, help="a folder of archives that are on disk already")
     parser.add_argument("--unverified", action="store_true", help="accept archives with another checksum")
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     source = parser.add_mutually_exclusive_group(required=True)
     options.add_workdir(source, required=False)
-    source.add_argument("--sweep", type=options.path, help="a folder that `diffjax ablate` has written")
+    source.add_argument("--sweep", type=options.local_path, help="a folder that `diffjax ablate` has written")
     parser.add_argument(
         "--out",
         type=options.path,

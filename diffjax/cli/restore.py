@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lpips",
         nargs=2,
-        type=options.path,
+        type=options.local_path,
         metavar=("ALEXNET", "LINEAR"),
         help="measure LPIPS, with these .pth files",
     )

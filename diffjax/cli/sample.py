@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=options.path, help="a folder that `diffjax train` has written")
-    source.add_argument("--weights", type=options.path, help="a diffusers folder, or a file of PyTorch weights")
+    source.add_argument("--weights", type=options.local_path, help="a diffusers folder, or a file of PyTorch weights")
     parser.add_argument(
         "--out", type=options.path, help="folder to write to (default: WORKDIR/samples; ./samples for weights)"
     )
@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = parser.add_argument_group("weights", "for --weights alone")
     weights.add_argument("--option", action="append", default=[], metavar="NAME=VALUE,…", help="what the file omits")
     weights.add_argument("--image-size", type=options.positive, help="height and width, where the file does not say")
-    weights.add_argument("--image", type=options.path, help="the condition image (SR3), scaled to the size bicubically")
+    weights.add_argument(
+        "--image", type=options.local_path, help="the condition image (SR3), scaled to the size bicubically"
+    )
     options.add_sampling(parser)
     launch.add_flags(parser)
 

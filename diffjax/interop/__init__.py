@@ -13,6 +13,7 @@ from pathlib import Path
 
 from diffjax import state_dicts
 from diffjax.errors import UserError
+from diffjax.files import local_path
 from diffjax.interop import abarankab, diffusers, openai, pesser, sr3
 from diffjax.interop.diffusers import export
 from diffjax.runs import Run
@@ -44,7 +45,7 @@ def load(path: str | os.PathLike, **options) -> Run:
       UserError: a file that cannot be read or is of another kind; an unknown, missing or invalid option; tensors that
         are missing, left over or of the wrong shape, all of which are named.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         _check_options(diffusers, options, path)
         return diffusers.load(path, **options)

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from diffjax import models
 from diffjax.errors import UserError, writing
-from diffjax.files import remove_leftovers, temporary
+from diffjax.files import local_path, remove_leftovers, temporary
 from diffjax.interop import diffusers_configs as configs
 from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
 from diffjax.interop import diffusers_schedulers as schedulers
@@ -100,7 +100,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
       UserError: a folder that is not empty or cannot be written; a network, schedule or sampler that diffusers does
         not support, whose fields the message names.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not empty: give another folder")
     if not isinstance(run.task, Generation):

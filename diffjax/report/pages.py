@@ -4,11 +4,11 @@ import base64
 import html
 import os
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
 from diffjax.errors import UserError
+from diffjax.files import to_path
 
 _TYPES = {".gif": "image/gif", ".png": "image/png", ".webp": "image/webp"}
 
@@ -102,7 +102,7 @@ def figure(path: str | os.PathLike, caption: str) -> str:
     Raises:
       UserError: a file of another kind than PNG, GIF and WebP, or that cannot be read.
     """
-    path = Path(path)
+    path = to_path(path)
     if path.suffix not in _TYPES:
         raise UserError(f"{path}: a picture's suffix is one of {', '.join(map(repr, _TYPES))}")
     try:

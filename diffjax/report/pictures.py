@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffjax import latents, samplers, sampling, timesteps, viz
+from diffjax.files import to_path
 from diffjax.noise import initial_noise, sample_keys
 from diffjax.runs.run import Run
 
@@ -114,7 +115,7 @@ def denoising(
     predict, noise = _predict(run, np.arange(num)), initial_noise(keys, run.image_shape)
     found = sampling.sample_trajectory(sampler, predict, noise, keys, clip=run.clip, progress="denoising")
     x, x0 = (viz.shrink(np.asarray(part), _IN_FRAMES) for part in (found.x, found.x0))
-    folder = Path(folder)
+    folder = to_path(folder)
     paths = [
         viz.save_png(folder / f"denoising_{name}.png", viz.frame_grid(found.t, part[:, 0], tile=_IN_FRAMES + 8))
         for name, part in (("x", x), ("x0", x0))

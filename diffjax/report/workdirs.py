@@ -11,6 +11,7 @@ import numpy as np
 
 from diffjax import data, losses, metrics, viz
 from diffjax.errors import UserError, naming, read_json
+from diffjax.files import to_path
 from diffjax.metrics import records, registry
 from diffjax.noise import sample_keys
 from diffjax.report import pages, pictures
@@ -64,7 +65,7 @@ def of_run(
         least = 2 if name in ("frames", "images") else 1
         if value < least:
             raise UserError(f"{name}={value} must be ≥ {least}")
-    workdir, extract = Path(run.source), registry.extractor(extractor, run.image_shape)
+    workdir, extract = to_path(run.source), registry.extractor(extractor, run.image_shape)
     if run.task.is_conditional:
         made = [pages.Section("Restored images", _tried(_restored, run, workdir, folder))]
     else:

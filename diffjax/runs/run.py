@@ -9,7 +9,6 @@ import dataclasses
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ import numpy as np
 from diffjax import devices, models, sampling
 from diffjax.data.pixels import to_uint8
 from diffjax.errors import UserError
+from diffjax.files import to_path
 from diffjax.runs import build, resolve, saved
 from diffjax.runs.config import SAMPLE
 from diffjax.sampling import Clip, Predict
@@ -256,7 +256,7 @@ def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, 
         step, params = checkpoints.restore_params(build.params_shape(task), ema=decay)
     if not _are_finite(params):
         raise UserError(f"the parameters of {workdir} at step {step} are not all finite: train it again")
-    return Run(config=config, task=task, params=params, step=step, ema=decay, source=str(Path(workdir)))
+    return Run(config=config, task=task, params=params, step=step, ema=decay, source=str(to_path(workdir)))
 
 
 def _are_finite(params: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from diffjax.errors import UserError, read_json
-from diffjax.files import temporary, write, write_arrays
+from diffjax.files import remove, write, write_arrays
 
 
 class Parts:
@@ -66,12 +65,12 @@ class Parts:
         return np.concatenate(list(batches.values()))
 
     def remove(self) -> None:
-        """Removes the folder; it is renamed first, so that a process that is stopped meanwhile leaves no half of it."""
-        shutil.rmtree(self._folder.rename(temporary(self._folder)))
+        """Removes the folder."""
+        remove(self._folder)
 
     def _load(self, start: int) -> np.ndarray | None:
         try:
-            with np.load(self._path(start), allow_pickle=False) as file:
+            with self._path(start).open("rb") as content, np.load(content, allow_pickle=False) as file:
                 return file["images"] if str(file["digest"]) == self._digest else None
         except Exception:  # numpy and zipfile raise many kinds, by what is damaged
             return None

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from diffjax.errors import UserError, read_json, writing
-from diffjax.files import write
+from diffjax.files import to_path, write
 from diffjax.runs import resolve, upgrade
 
 FREE_FIELDS = (
@@ -35,7 +35,7 @@ def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     Raises:
       UserError: a saved config that differs in a field that affects what is learned; the message names the fields.
     """
-    path = Path(workdir) / "config.json"
+    path = to_path(workdir) / "config.json"
     if path.exists():
         _check_same(load(workdir), config, workdir)
     with writing(path):
@@ -49,7 +49,7 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, one that cannot be read, or an invalid config.
     """
-    path = Path(workdir) / "config.json"
+    path = to_path(workdir) / "config.json"
     config = read_json(path, "--workdir must be a folder that `diffjax train` has written")
     imports = config.get("imports")
     for folder in imports if isinstance(imports, list) else ():  # `resolve` reports another type

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffjax import data, viz
 from diffjax.errors import UserError, naming
-from diffjax.files import remove_leftovers
+from diffjax.files import remove_leftovers, to_path
 from diffjax.runs import build, resolve, run, saved
 from diffjax.tasks.base import InitialPart, Task
 from diffjax.training import peers, state, timestep_sampling
@@ -51,7 +51,7 @@ def train(
 
     Args:
       config: the experiment; fields that it leaves out get their defaults.
-      workdir: a folder, made if it does not exist; only one run at a time may use it.
+      workdir: a folder, made if it does not exist, or gs://BUCKET/FOLDER; only one run at a time may use it.
       progress: whether to show a progress bar.
       profile: whether to trace a few steps, after those that compile, to `workdir/profile`.
 
@@ -61,7 +61,7 @@ def train(
         loss or gradient is not finite, or a checkpoint that cannot be written.
     """
     config = saved.with_imports(resolve.resolve(config))
-    workdir, devices, first = Path(workdir), all_devices(), jax.process_index() == 0
+    workdir, devices, first = to_path(workdir), all_devices(), jax.process_index() == 0
     task = build.task(config)
     build.sampling(config, task)
     training = build.training(config, task, len(devices))
@@ -113,6 +113,7 @@ def train(
                         stop = preemption.reached(done) or step == options.steps
                         if stop or step % options.checkpoint_every == 0:
                             reporter.finish(step) if step == options.steps else reporter.flush()
+                            writer.flush()
                             checkpoints.save(current, feed.get_state())
                         if stop:
                             break

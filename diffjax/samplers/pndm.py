@@ -15,7 +15,7 @@ _ADAMS_BASHFORTH = np.array(
 
 
 @SAMPLERS.register
-def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Sampler:
+def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4, first_step: str = "euler") -> Sampler:
     """Builds the pseudo linear multistep method (Liu et al. 2022, Eq. 12): DDIM's step with an Adams-Bashforth ε̂.
 
         x_s = √ᾱ_s/√ᾱ_t·x_t + (√(1-ᾱ_s) - √ᾱ_s/√ᾱ_t·√(1-ᾱ_t))·ε̂',     ε̂' = (55ε̂ - 59ε̂₍₋₁₎ + 37ε̂₍₋₂₎ - 9ε̂₍₋₃₎)/24
@@ -24,18 +24,40 @@ def plms(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 4) -> Sampler
 
     Args:
       schedule: the noise schedule.
-      grid: `int[S+1]`, descending within -1 … T-1.
+      grid: `[S+1]`, descending within -1 … T-1.
       order: the order of the method, 1 … 4.
+      first_step: "euler" makes one network call; "heun" makes two, at both ends, and takes the mean of their ε̂, as in
+        latent diffusion and in diffusers' `PNDMScheduler` with skip_prk_steps. It needs two steps or more.
 
     Raises:
-      ValueError: another order, or an invalid grid.
+      ValueError: another order or first step, or an invalid grid.
     """
     if order not in (1, 2, 3, 4):
         raise ValueError(f"order={order} is not one of 1, 2, 3, 4")
+    if first_step not in ("euler", "heun"):
+        raise ValueError(f"first_step={first_step!r} is not one of 'euler', 'heun'")
     levels = descending(schedule, grid)
     a, c = transfer(levels.ab_t, levels.ab_s)
     weights = c[:, None] * _ADAMS_BASHFORTH[np.minimum(np.arange(len(c)), order - 1), :order]
-    return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
+    if first_step == "euler":
+        return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
+    if len(c) < 2:
+        raise ValueError("first_step='heun' needs num_steps ≥ 2")
+    first, rest = (Levels(*(column[part] for column in levels)) for part in (slice(1), slice(1, None)))
+    arrived = Levels(first.s, first.s, first.ab_s, first.ab_s)
+    half = 0.5 * c[:1]
+    history = np.zeros((len(c), order))
+    history[0, :1] = -half
+    for step in range(1, len(c)):
+        for lag in range(1, min(step, order - 1) + 1):
+            # One more row lies between this step and the first call of the first step.
+            history[step, lag - 1 + (lag == step)] = weights[step, lag]
+    return jax.tree.map(
+        lambda *columns: np.concatenate(columns),
+        one_call_a_step(first, a=a[:1], c=c[:1], num_eps_history=order, lands=False),
+        one_call_a_step(arrived, a=1.0, c=half, eps_history=history[:1]),
+        one_call_a_step(rest, a=a[1:], c=weights[1:, 0], eps_history=history[1:]),
+    )
 
 
 @SAMPLERS.register

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError, read_json
-from diffjax.files import read_npz, remove_leftovers, write, write_arrays
+from diffjax.files import local_path, read_npz, remove_leftovers, write, write_arrays
 
 Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets, with the labels in the order of tables."""
@@ -96,7 +96,7 @@ class Results:
     """
 
     def __init__(self, folder: str | os.PathLike, protocol: dict[str, Any]):
-        self.folder, self.protocol = Path(folder) / "cells", json.loads(json.dumps(protocol))
+        self.folder, self.protocol = local_path(folder) / "cells", json.loads(json.dumps(protocol))
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         if self._has_cells():
@@ -178,7 +178,7 @@ def load(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Row]]:
     Raises:
       UserError: a folder without a sweep, a sweep without a cell that is done, or a file that cannot be read.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if not (folder / "cells").is_dir():
         raise UserError(f"{folder} is not the folder of a sweep: it has no folder `cells`")
     rows = []

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffjax.errors import UserError, naming
 from diffjax.fields import Field
+from diffjax.files import to_path
 from diffjax.metrics import registry
 from diffjax.runs import build, real_images, resolve, saved
 from diffjax.runs.run import Run, of_config
@@ -97,7 +98,7 @@ def restored(shared: Run, planned: Iterable[Run]) -> tuple[dict[float, Any], dic
         if run.ema not in loaded:
             loaded[run.ema] = of_config(run.config, run.source, ema=run.ema)
     step = next(iter(loaded.values())).step
-    facts = {"workdir": str(Path(shared.source).resolve()), "step": step, "parameters": f"EMA {shared.ema}"}
+    facts = {"workdir": str(to_path(shared.source).resolve()), "step": step, "parameters": f"EMA {shared.ema}"}
     return {decay: run.params for decay, run in loaded.items()}, facts
 
 

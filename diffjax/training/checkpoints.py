@@ -11,7 +11,6 @@ import textwrap
 import warnings
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffjax.errors import UserError, writing
+from diffjax.files import to_path
 from diffjax.training.peers import Peers
 from diffjax.training.state import TrainState
 
@@ -38,7 +38,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, keep: int | None = None):
-        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.directory = to_path(workdir).absolute() / "checkpoints"
         self._writes = keep is not None
         self._manager = None
         self._peers = Peers() if self._writes else None
@@ -248,7 +248,7 @@ def _barrier(*, key: str, timeout_ms: int) -> None:
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Returns whether a workdir has a complete checkpoint; several processes need not call it together."""
-    return bool(ocp.utils.checkpoint_steps_paths(Path(workdir).absolute() / "checkpoints"))
+    return bool(ocp.utils.checkpoint_steps_paths(to_path(workdir).absolute() / "checkpoints"))
 
 
 @functools.cache

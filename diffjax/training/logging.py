@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import tempfile
 import time
 import uuid
 import warnings
@@ -17,11 +18,17 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
 from diffjax.errors import UserError, writing
-from diffjax.files import write
+from diffjax.files import in_bucket, to_path, upload, write
+
+_UPLOAD_SECONDS = 60
+"""The time after which what was written is copied to a bucket, beside every checkpoint."""
 
 
 class MetricWriter:
     """Appends to `workdir/metrics.jsonl`, `workdir/tensorboard/` and, with a project, to Weights & Biases.
+
+    For a workdir in a bucket the files are written to a temporary folder, and copied with each checkpoint, after a
+    minute, and at the end.
 
     Use as a context manager. If the disk fills up later, a warning is shown and the run continues. With several
     processes, only the first one writes.
@@ -38,11 +45,16 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, step: int, wandb: str | None = None, config: Any = None):
-        workdir = Path(workdir)
-        self._sinks, self._failed = [], set()
+        workdir = to_path(workdir)
+        self._sinks, self._failed, self._copy = [], set(), None
         if jax.process_index() == 0:
             with writing(workdir):
-                self._sinks = [_Jsonl(workdir / "metrics.jsonl", step), _TensorBoard(workdir / "tensorboard", step)]
+                folder = workdir
+                if in_bucket(workdir):
+                    self._copy = _Copy(workdir)
+                    folder = self._copy.folder
+                self._sinks = [_Jsonl(folder / "metrics.jsonl", step), _TensorBoard(folder / "tensorboard", step)]
+                self._sinks += [self._copy] if self._copy else []
             if wandb is not None:
                 self._sinks.append(_Wandb(workdir, wandb, config))
 
@@ -62,6 +74,11 @@ class MetricWriter:
         """Logs a picture, uint8 `[H, W, 3]`, to TensorBoard and Weights & Biases."""
         for sink in self._sinks:
             self._try(sink, sink.write_image, step, name, picture)
+
+    def flush(self) -> None:
+        """Copies to a bucket what has been written; on this machine there is nothing to do."""
+        if self._copy is not None:
+            self._try(self._copy, self._copy.flush)
 
     def _try(self, sink, call, *args) -> None:
         try:
@@ -91,7 +108,7 @@ def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
     Raises:
       UserError: there is no such file, or it cannot be read.
     """
-    path = Path(workdir) / "metrics.jsonl"
+    path = to_path(workdir) / "metrics.jsonl"
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -156,6 +173,34 @@ class _TensorBoard:
         return str(self._folder)
 
 
+class _Copy:
+    """Copies `metrics.jsonl` and this process's event files from a temporary folder to a workdir in a bucket."""
+
+    def __init__(self, workdir: Path):
+        self._workdir, self._temporary, self._last = workdir, tempfile.TemporaryDirectory(), time.monotonic()
+        self.folder = Path(self._temporary.name)
+        if (path := workdir / "metrics.jsonl").exists():
+            write(self.folder / path.name, path.read_bytes())
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if time.monotonic() - self._last > _UPLOAD_SECONDS:
+            self.flush()
+
+    def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Does nothing: the next report or checkpoint copies the picture too."""
+
+    def flush(self) -> None:
+        self._last = time.monotonic()
+        upload(self.folder, self._workdir)
+
+    def close(self) -> None:
+        self.flush()
+        self._temporary.cleanup()
+
+    def __str__(self) -> str:
+        return str(self._workdir)
+
+
 class _Wandb:
     """Writes to one Weights & Biases run for each workdir, continued when training resumes."""
 
@@ -170,7 +215,7 @@ class _Wandb:
             project=project,
             id=path.read_text(),
             name=workdir.resolve().name,
-            dir=workdir,
+            dir=tempfile.gettempdir() if in_bucket(workdir) else workdir,
             resume="allow",
             config=config,
         )

@@ -2,9 +2,13 @@
 
 import contextlib
 import os
+import tempfile
 import warnings
+from pathlib import Path
 
 import jax
+
+from diffjax.files import in_bucket, to_path, upload
 
 # The first steps of a process compile and fill queues.
 _WARM_UP = 10
@@ -15,11 +19,12 @@ class Profiler:
     """Traces steps 11 … 15 of this process to `folder`, for xprof. Use as a context manager.
 
     Args:
-      folder: the folder to write the trace to; None for no trace.
+      folder: the folder to write the trace to, which may lie in a bucket; None for no trace.
     """
 
     def __init__(self, folder: str | os.PathLike | None):
-        self._folder, self._count, self._running = folder, 0, False
+        self._folder, self._count, self._running = None if folder is None else to_path(folder), 0, False
+        self._temporary = None
 
     def __enter__(self) -> "Profiler":
         return self
@@ -36,7 +41,8 @@ class Profiler:
     def step(self, number: int):
         """Wraps the step with this number, as a context manager."""
         if self._folder is not None and self._count == _WARM_UP:
-            jax.profiler.start_trace(self._folder)
+            self._temporary = tempfile.TemporaryDirectory() if in_bucket(self._folder) else None
+            jax.profiler.start_trace(self._temporary.name if self._temporary else self._folder)
             self._running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
@@ -48,3 +54,6 @@ class Profiler:
         jax.effects_barrier()
         jax.profiler.stop_trace()
         self._running = False
+        if self._temporary and self._folder:
+            upload(Path(self._temporary.name), self._folder)
+            self._temporary.cleanup()

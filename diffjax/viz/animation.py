@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffjax.data.pixels import to_uint8
-from diffjax.files import atomic
+from diffjax.files import atomic, to_path
 from diffjax.viz.pixels import BACKGROUND, grid, level
 
 _HEAD, _TEXT, _BETWEEN = 22, 13, 12
@@ -69,7 +69,7 @@ def save_animation(
     Raises:
       ValueError: another suffix, no frames, frames of several sizes, a time under 10 ms.
     """
-    path = Path(path)
+    path = to_path(path)
     if path.suffix not in _FORMATS:
         raise ValueError(f"{path}: an animation's suffix is one of {', '.join(map(repr, _FORMATS))}")
     sizes = sorted({np.shape(frame) for frame in frames})

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffjax.data.pixels import to_uint8
-from diffjax.files import atomic
+from diffjax.files import atomic, to_path
 
 BACKGROUND = 255
 _HEAD = 22  # pixels above a table, for the columns' names
@@ -140,7 +140,7 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> Path:
     """Writes a picture, `uint8[H, W, 3]`, atomically; creates the folder."""
     with atomic(path) as part:
         Image.fromarray(np.asarray(picture)).save(part, format="PNG", optimize=True)
-    return Path(path)
+    return to_path(path)
 
 
 def _tiles(images: np.ndarray, tile: int) -> np.ndarray:

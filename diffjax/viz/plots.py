@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.files import atomic
+from diffjax.files import atomic, to_path
 from diffjax.schedules import NoiseSchedule
 from diffjax.viz.pixels import grid
 
@@ -178,4 +178,4 @@ def _figure(width: float, height: float):
 def _save_figure(figure, path: str | os.PathLike) -> Path:
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png", bbox_inches="tight", pad_inches=0.05)
-    return Path(path)
+    return to_path(path)

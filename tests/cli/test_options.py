@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from diffjax import buckets
 from diffjax.cli import options
 from diffjax.errors import UserError
 from diffjax.runs import resolve
@@ -231,9 +232,15 @@ def test_a_config_of_the_other_command(name, config, words, command, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_paths_are_on_this_machine(tmp_path):
-    assert options.path(str(tmp_path)) == tmp_path
-    with pytest.raises(
-        argparse.ArgumentTypeError, match=r"'gs://bucket/run' must be on this machine: mount the bucket"
-    ):
+def test_paths_that_must_be_on_this_machine(tmp_path):
+    for parse, text in ((options.path, "s3://bucket/run"), (options.local_path, "gs://bucket/run")):
+        assert parse(str(tmp_path)) == tmp_path
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' must be on this machine: mount the bucket"):
+            parse(text)
+
+
+def test_a_bucket_without_its_package(monkeypatch):
+    buckets._check_reachable.cache_clear()
+    monkeypatch.setattr(buckets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(argparse.ArgumentTypeError, match=r"gs://bucket needs the package gcsfs: pip install"):
         options.path("gs://bucket/run")

@@ -30,7 +30,7 @@ TEXTS = {
     "label": ["x", "1.5", "99", "-1", ""],
     "methods": ["nope", "", "sampled,nope"],
 }
-PATHS = ["gs://bucket/run", "/dev/null/below", "nowhere/at/all"]
+PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]
 
 
 def cases(name, given):
@@ -45,7 +45,7 @@ def cases(name, given):
         values = [*NUMBERS.get(action.type, ()), *TEXTS.get(action.dest, ())]
         if action.choices:
             values += ["nope", ""]
-        if action.type is options.path:
+        if action.type in (options.path, options.local_path):
             values += PATHS[:2] if action.dest == "out" or name == "train" else PATHS
         for value in values:
             yield [*rest, f"{flag}={value}"]
