@@ -410,7 +410,7 @@ def test_plms_with_a_first_step_of_two_calls():
     assert table.grid.tolist() == grid.tolist()
     start = jnp.array([[0.7, -1.2]])
     np.testing.assert_allclose(
-        sampling.sample(table, lambda x, t: jnp.sin(x) * (1 + t[:, None] / 50), start), x, rtol=1e-12
+        sampling.sample(table, lambda x, t: jnp.sin(x) * (1 + t[:, None].astype(float) / 50), start), x, rtol=1e-12
     )
     with pytest.raises(ValueError, match="num_steps ≥ 2"):
         samplers.plms(SCHEDULE, [50, -1], first_step="heun")
