@@ -33,16 +33,17 @@ def dynamic(percentile: float = 0.995, limit: float = 1.0, *, largest: float | N
     Args:
       percentile: the percentile as a fraction in [0, 1], interpolated linearly between elements.
       limit: the largest absolute value of the data; a sample with s = `limit` is only clipped.
-      largest: the largest s, at least `limit` (diffusers' sample_max_value); None: s has no upper bound.
+      largest: the largest s (diffusers' sample_max_value), which is that of every sample if it is below `limit`; None:
+        s has no upper bound.
 
     Raises:
-      ValueError: a percentile outside [0, 1], a limit that is not > 0 and finite, or a largest s below the limit.
+      ValueError: a percentile outside [0, 1], a limit that is not > 0 and finite, or a largest s that is not > 0.
     """
     if not isinstance(percentile, jax.core.Tracer) and not 0.0 <= percentile <= 1.0:
         raise ValueError(f"percentile={percentile} must be within [0, 1]; it is a fraction, such as 0.995")
     limit, largest = _checked_limit(limit), _number(math.inf if largest is None else largest)
-    if not any(isinstance(value, jax.core.Tracer) for value in (limit, largest)) and not largest >= limit:
-        raise ValueError(f"largest={largest} must be at least limit={limit}")
+    if not isinstance(largest, jax.core.Tracer) and not largest > 0:
+        raise ValueError(f"largest={largest} must be > 0")
     return jax.tree_util.Partial(_dynamic, _number(percentile), limit, largest)
 
 

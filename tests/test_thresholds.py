@@ -23,7 +23,7 @@ def test_clip():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("percentile", [0.0, 0.5, 0.9, 0.995, 1.0])
 @pytest.mark.parametrize("limit", [1.0, 2.0])
-@pytest.mark.parametrize("largest", [None, 2.0, 2.5])
+@pytest.mark.parametrize("largest", [None, 0.5, 2.0, 2.5])
 def test_dynamic_is_imagens_formula_sample_by_sample(percentile, limit, largest):
     x0 = np.array(draw()) * np.array([0.1, 0.5, 1, 2, 10]).reshape(-1, 1, 1, 1)
     result = thresholds.dynamic(percentile, limit, largest=largest)(jnp.asarray(x0))
@@ -103,7 +103,7 @@ def _halved(function, x, t):
         (lambda: thresholds.dynamic(limit=-1), "limit=-1"),
         (lambda: thresholds.dynamic(99.5), r"percentile=99.5 must be within \[0, 1\]"),
         (lambda: thresholds.dynamic(float("nan")), "percentile=nan"),
-        (lambda: thresholds.dynamic(largest=0.5), "largest=0.5 must be at least limit=1.0"),
+        (lambda: thresholds.dynamic(largest=0.0), "largest=0.0 must be > 0"),
         (lambda: thresholds.dynamic(largest=float("nan")), "largest=nan"),
     ],
 )

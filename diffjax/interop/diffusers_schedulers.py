@@ -51,7 +51,7 @@ _RANGES = {
     "beta_end": (0.0, 1.0),
     "clip_sample_range": (1e-6, 1e6),
     "dynamic_thresholding_ratio": (0.0, 1.0),
-    "sample_max_value": (1.0, float("inf")),
+    "sample_max_value": (1e-6, float("inf")),
     "steps_offset": (0, 10**6),
 }
 

@@ -101,6 +101,10 @@ def _sa(config: Config) -> tuple[str, dict[str, Any]]:
     return "sa_solver", {name: config[name] for name in names}
 
 
+def _pndm(config: Config) -> tuple[str, dict[str, Any]]:
+    return ("plms", {"first_step": "heun"}) if config["skip_prk_steps"] else ("pndm", {})
+
+
 def _named(name: str, **options: Any) -> Callable[[Config], tuple[str, dict[str, Any]]]:
     return lambda config: (name, options)
 
@@ -178,6 +182,12 @@ SOLVERS = {
         },
         surplus=1,
         final="first",
+    ),
+    "PNDMScheduler": Solver(
+        _BETAS | {"skip_prk_steps": False, "set_alpha_to_one": False, "timestep_spacing": "leading", "steps_offset": 0},
+        _pndm,
+        # Its steps end ⌊T/S⌋ below their starts, which is the next time in this spacing alone.
+        {"timestep_spacing": ("leading",)},
     ),
     "EulerDiscreteScheduler": Solver(
         _SIGMAS
@@ -271,6 +281,8 @@ def sample_fields(kind: str, config: Config) -> tuple[dict[str, Any], dict[str, 
 
 
 def _final(solver: Solver, config: Config, levels: str) -> str:
+    if "set_alpha_to_one" in config:
+        return "clean" if config["set_alpha_to_one"] else "first"
     if solver.final is not None:
         return solver.final if levels == "none" else "repeat"
     if config.get("final_sigmas_type", "zero") == "zero":

@@ -52,7 +52,7 @@ FIELDS = {
         {"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": ratio}
         for ratio in (0.3, 0.9, 1.0)
     ],
-    "sample_max_value": [{"thresholding": True, "sample_max_value": largest} for largest in (1.2, 100, 1e39)],
+    "sample_max_value": [{"thresholding": True, "sample_max_value": largest} for largest in (0.5, 1.2, 100, 1e39)],
     "timestep_spacing": [
         {"timestep_spacing": spacing, "num_train_timesteps": total}
         for spacing in ("leading", "trailing", "linspace")
@@ -94,7 +94,7 @@ REFUSED = [
     ({"prediction_type": "flow"}, "prediction_type='flow' is not one of 'epsilon'"),
     ({"thresholding": 1}, "thresholding=1 must be true or false"),
     ({"dynamic_thresholding_ratio": 99.5}, "dynamic_thresholding_ratio=99.5 must be a number within 0.0 … 1.0"),
-    ({"sample_max_value": 0.5}, "sample_max_value=0.5 must be a number within 1.0"),
+    ({"sample_max_value": 0}, "sample_max_value=0 must be a number within 1e-06"),
     ({"timestep_spacing": "karras"}, "timestep_spacing='karras' is not one of 'leading'"),
     ({"steps_offset": -1}, "steps_offset=-1 must be a whole number"),
     ({"set_alpha_to_one": None}, "set_alpha_to_one=None must be true or false"),
