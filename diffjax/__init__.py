@@ -32,11 +32,24 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler, stack
 
 if TYPE_CHECKING:
-    from diffjax import data, interop, losses, metrics, models, report, runs, sweeps, tasks, training, viz
+    from diffjax import data, interop, learn, losses, metrics, models, report, runs, sweeps, tasks, training, viz
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "interop", "losses", "metrics", "models", "report", "runs", "sweeps", "tasks", "training", "viz")
+_LAZY = (
+    "data",
+    "interop",
+    "learn",
+    "losses",
+    "metrics",
+    "models",
+    "report",
+    "runs",
+    "sweeps",
+    "tasks",
+    "training",
+    "viz",
+)
 
 __all__ = [
     "NoiseSchedule",
@@ -49,6 +62,7 @@ __all__ = [
     "initial_noise",
     "interop",
     "latents",
+    "learn",
     "likelihood",
     "losses",
     "metrics",
