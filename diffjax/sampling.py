@@ -48,10 +48,12 @@ def sample(
     first_row: int | jax.Array = 0,
     progress: bool | str = False,
     debug: bool = False,
+    remat: bool = False,
 ) -> jax.Array:
     """Runs a sampler: from `x` at level `sampler.grid[0]` to the result at `sampler.grid[-1]`.
 
-    May itself be jitted, vmapped over a stack of samplers, or called with a sharded `x`.
+    May itself be jitted, vmapped over a stack of samplers, or called with a sharded `x`, and can be differentiated with
+    respect to `x`, what `predict` holds (parameters, a guidance scale) and the columns of the table.
 
     Args:
       sampler: the table to run.
@@ -64,6 +66,8 @@ def sample(
         each call, a run in parts is bit-equal to the whole; without it, each part would draw the noise of row 0 again.
       progress: shows a progress bar, updated between equal chunks of rows; a string is its label.
       debug: stops at the first row whose result is not finite.
+      remat: whether a gradient computes each row's network call again instead of keeping its activations: memory for x
+        and the histories of each row remains, and the time grows by about a third.
 
     Returns:
       `[B, …]`, like `x`.
@@ -76,7 +80,7 @@ def sample(
     """
     sampler, predict, x, keys = _checked(sampler, predict, x, key)
     carry = _Carry.start(sampler, x, first_row=_checked_row(first_row))
-    return _run(sampler, predict, carry, keys, as_clip(clip), progress=progress, debug=debug).x
+    return _run(sampler, predict, carry, keys, as_clip(clip), progress=progress, debug=debug, remat=remat).x
 
 
 def sample_trajectory(
@@ -211,14 +215,14 @@ class _Carry(NamedTuple):
         )
 
 
-def _run(sampler, predict, carry, keys, clip, slots=None, *, progress=False, debug=False) -> _Carry:
+def _run(sampler, predict, carry, keys, clip, slots=None, *, progress=False, debug=False, remat=False) -> _Carry:
     """Runs the table in one dispatch, or in equal chunks if the host reports or checks in between.
 
     What a program takes is put on the device explicitly, so that it runs under `jax.transfer_guard("disallow")`.
     """
     if not progress and not debug:
         sampler, slots, clip = jax.device_put((sampler, slots, clip))
-        return _scan(sampler, slots, predict, carry, keys, clip)
+        return _scan(sampler, slots, predict, carry, keys, clip, remat=remat)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((sampler, carry))):
         raise ValueError("progress and debug need the host between chunks of rows: use neither inside jit or vmap")
     rows = sampler.num_rows
@@ -247,8 +251,8 @@ def _beside(carry: _Carry, others) -> _Carry:
     return carry
 
 
-@jax.jit
-def _scan(sampler: Sampler, slots, predict, carry: _Carry, keys, clip) -> _Carry:
+@partial(jax.jit, static_argnames="remat")
+def _scan(sampler: Sampler, slots, predict, carry: _Carry, keys, clip, *, remat: bool = False) -> _Carry:
     """Loops over the rows."""
 
     def body(carry, columns):
@@ -266,7 +270,7 @@ def _scan(sampler: Sampler, slots, predict, carry: _Carry, keys, clip) -> _Carry
             frames = _Frames(frames.x.at[slot].set(x), frames.x0.at[slot].set(x0))
         return _Carry(new_x, carry.row + 1, _push(carry.x0_history, x0), _push(carry.eps_history, eps), frames), None
 
-    return jax.lax.scan(body, carry, (sampler, slots))[0]
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, carry, (sampler, slots))[0]
 
 
 def _predict(predict: Predict, row: Sampler, x: jax.Array, clip: Clip):
@@ -340,8 +344,8 @@ def _checked(sampler: Sampler, predict: Predict, x: jax.Array, key: jax.Array | 
                     "this sampler calls the network at alpha_bar = 0, where eps does not determine x0: predict must "
                     "return a Prediction (parameterization.from_v, from_x0), or the grid must start lower"
                 )
-    elif key is None:
-        raise ValueError("a traced sampler may add noise: pass key (a sampler without noise does not use it)")
+    elif key is None and (isinstance(sampler.d, jax.core.Tracer) or sampler.is_stochastic):
+        raise ValueError("this traced sampler may add noise (its column d is traced, or not 0): pass key")
     if key is not None:
         key = keys_of(key, len(x))
     return sampler, predict, x, key

@@ -480,7 +480,7 @@ X = jnp.zeros((3, 2))
         (lambda: dj.sample(NOISY, network(), X, jax.random.key(0), first_row=1.0), "first_row=1.0 must be"),
         (
             lambda: jax.vmap(lambda s: dj.sample(s, network(), X))(dj.stack([NOISY, NOISY])),
-            "a traced sampler may add noise",
+            "this traced sampler may add noise",
         ),
         (
             lambda: dj.sample(samplers.ddim(schedules.jsd(9), timesteps.full(9)), network(), X),
