@@ -74,6 +74,7 @@ OPTIONS = {
         "dpm_solver_pp": {"order": (int, 2)},
         "plms": {"order": (int, 4), "first_step": (str, "euler")},
         "pndm": {},
+        "learned": {"path": (str, REQUIRED)},
     },
     "thresholds": {
         "clip": {"limit": (float, 1.0)},

@@ -8,6 +8,7 @@ plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped.
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
 from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.learned import learned, load_table, save_table
 from diffjax.samplers.network_times import with_network_times
 from diffjax.samplers.ode import heun, probability_flow
 from diffjax.samplers.pndm import plms, pndm
@@ -18,8 +19,11 @@ __all__ = [
     "ddpm",
     "dpm_solver_pp",
     "heun",
+    "learned",
+    "load_table",
     "plms",
     "pndm",
     "probability_flow",
+    "save_table",
     "with_network_times",
 ]

@@ -76,6 +76,7 @@ def variant(path, value):
         "uniform": {"stride": 4},
         "sections": {"counts": "5"},
         "explicit": {"indices": (19, 10, 0)},
+        "learned": {"path": "nowhere.json"},
         "from_sigmas": {"sigmas": (3.0, 0.5, 0.0)},
         "npz": {"path": "nowhere.npz"},
         "folder": {"path": "nowhere"},
