@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import data, losses, metrics, viz
-from diffjax.errors import UserError, naming, read_json
+from diffjax.errors import UserError, naming
+from diffjax.json_files import read_record
 from diffjax.metrics import records, registry
 from diffjax.noise import sample_keys
 from diffjax.report import pages, pictures
@@ -116,7 +117,7 @@ def _tried(section: Callable[..., list[str]], *args: Any) -> list[str]:
 def _evaluation(workdir: Path) -> list[str]:
     if not (path := workdir / "evaluation.json").exists():
         return []
-    saved = read_json(path, "")
+    saved = read_record(path, "")
     with _reading("evaluation.json"):
         found, protocol = records.from_record(saved)
         others = {name: value for name, value in saved.items() if name not in ("figures", "protocol")}
@@ -127,7 +128,7 @@ def _evaluation(workdir: Path) -> list[str]:
 def _likelihood(workdir: Path) -> list[str]:
     if not (path := workdir / "likelihood.json").exists():
         return []
-    saved = read_json(path, "")
+    saved = read_record(path, "")
     with _reading("likelihood.json"):
         pairs = {name: saved[name] for name in ("bound", "L_T", "L_0", "exact") if name in saved}
         rows = [(name, f"{mean:.4g} ± {error:.2g}") for name, (mean, error) in pairs.items()]

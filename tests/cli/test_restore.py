@@ -222,3 +222,14 @@ def test_wrong_usage(super_resolution, command, capsys):
     with pytest.raises(SystemExit, match="2"):
         command("restore", "--workdir", super_resolution, "--num", 0)
     assert "argument --num: 0 must be ≥ 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("size", [50, 400, 2000, 9000])
+def test_a_full_disk_is_one_line(super_resolution, command, tmp_path, file_size_limit, size, capsys):
+    flags = ["--num", 70, "--sample", "num_steps=1", "--out", tmp_path / "out"]
+    with file_size_limit(size), pytest.raises(SystemExit) as caught:
+        command("restore", "--workdir", super_resolution, *flags)
+    assert re.fullmatch(rf"error: cannot write {tmp_path}/out\S*: File too large", caught.value.code)
+    assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "out" / "restoration.json").exists()  # the last one
