@@ -105,6 +105,7 @@ def _opened_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
         if zipfile.is_zipfile(path):
             archive = np.load(path, allow_pickle=False)
             if _num_members(path) not in (len(archive.zip.infolist()), 0xFFFF):
+                archive.close()
                 raise ValueError("its list of arrays is damaged")
             return archive
         reason = _why_no_zip(path)

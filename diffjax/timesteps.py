@@ -240,15 +240,15 @@ def karras(schedule: NoiseSchedule, num_steps: int, *, rho: float = 7.0, end: in
     Args:
       schedule: the noise schedule.
       num_steps: the number S of steps.
-      rho: ρ; larger values put more steps near clean data.
+      rho: ρ; larger values put more steps near clean data; in (0, 100].
       end: the last entry, -1 (clean data) or 0.
 
     Raises:
-      ValueError: S out of range, ρ ≤ 0 or too small, or a schedule that ends at ᾱ = 0, where σ̄ is infinite.
+      ValueError: S out of range, ρ out of range or too small, or a schedule that ends at ᾱ = 0, where σ̄ is infinite.
     """
     _check_count(schedule.num_timesteps, num_steps, end)
-    if not 0.0 < rho < np.inf:
-        raise ValueError(f"rho={rho} must be > 0 and finite")
+    if not 0.0 < rho <= 100.0:
+        raise ValueError(f"rho={rho} must be within (0, 100]")
     sigma_bars = schedule.sigma_bars
     if not np.isfinite(sigma_bars[-1]):
         raise ValueError("karras needs alpha_bar > 0: this schedule ends at alpha_bar = 0, where sigma_bar is infinite")

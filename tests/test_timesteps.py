@@ -209,6 +209,7 @@ def test_explicit_and_starting_at():
         (lambda: timesteps.karras(schedules.linear(), 10, rho=0), "rho=0"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=float("nan")), "rho=nan"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=float("inf")), "rho=inf"),
+        (lambda: timesteps.karras(schedules.linear(), 10, rho=1e12), r"rho=1000000000000.0 must be within \(0, 100\]"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=1e-12), "rho=1e-12 must be larger"),
         (lambda: timesteps.uniform(1000, stride=float("nan")), "stride=nan"),
         (lambda: timesteps.uniform(1000, stride=float("inf")), "stride=inf"),

@@ -19,6 +19,7 @@ from diffjax.runs import build, real_images, resolve
 from diffjax.runs.run import Run
 from diffjax.runs.train import examples
 from diffjax.training import logging
+from diffjax.training.step import NUM_BUCKETS
 
 _TIMESTEPS = 64
 """The largest number of timesteps at which the loss is measured."""
@@ -82,7 +83,7 @@ def of_run(
     sections = [
         pages.Section("Figures", _tried(_evaluation, workdir) + _tried(_likelihood, workdir)),
         pages.Section(
-            "Training", _tried(_training, workdir, folder) + _tried(_loss_by_timestep, run, folder, seed, images)
+            "Training", _tried(_training, run.schedule.num_timesteps, workdir, folder) + _tried(_loss_by_timestep, run, folder, seed, images)
         ),
         pages.Section("Schedule", _tried(_schedule, run, folder)),
         *made,
@@ -136,9 +137,11 @@ def _likelihood(workdir: Path) -> list[str]:
     return [pages.heading("Bits/dim (mean ± standard error)"), pages.table((), rows), *protocols]
 
 
-def _training(workdir: Path, folder: Path) -> list[str]:
+def _training(num_timesteps: int, workdir: Path, folder: Path) -> list[str]:
     with naming("metrics.jsonl"):
-        path = viz.training_loss(folder / "training_loss.png", logging.read(workdir))
+        path = viz.training_loss(
+            folder / "training_loss.png", logging.read(workdir), num_timesteps=num_timesteps, num_parts=NUM_BUCKETS
+        )
     return [pages.figure(path, "The training loss over steps.")]
 
 
