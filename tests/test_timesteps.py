@@ -270,3 +270,8 @@ def test_repeats_of_long_schedules_move_in_time():
     grid = timesteps.exponential(100_000, 50_000)
     assert len(grid) == 50_001
     assert np.all(np.diff(grid) < 0)
+
+
+def test_one_step_of_linspace_as_in_diffusers():
+    assert timesteps.linspace(10, 1, as_diffusers=True).tolist() == [0, -1]
+    assert timesteps.linspace(10, 1).tolist() == [9, -1]

@@ -83,7 +83,9 @@ def of_run(
     sections = [
         pages.Section("Figures", _tried(_evaluation, workdir) + _tried(_likelihood, workdir)),
         pages.Section(
-            "Training", _tried(_training, run.schedule.num_timesteps, workdir, folder) + _tried(_loss_by_timestep, run, folder, seed, images)
+            "Training",
+            _tried(_training, run.schedule.num_timesteps, workdir, folder)
+            + _tried(_loss_by_timestep, run, folder, seed, images),
         ),
         pages.Section("Schedule", _tried(_schedule, run, folder)),
         *made,

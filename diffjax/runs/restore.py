@@ -140,8 +140,8 @@ def cascade_of(first: Run, stages: Sequence[tuple[Run, Mapping[str, Any]]]) -> C
         wanted = (factors[-1] * shape[0], factors[-1] * shape[1], shape[2])
         if stage.image_shape != wanted:
             raise UserError(
-                f"{stage.source} makes images {stage.image_shape}, {factors[-1]} times as large as its input; after images "
-                f"{shape} that must be {wanted}"
+                f"{stage.source} makes images {stage.image_shape}, {factors[-1]} times as large as its input; after "
+                f"images {shape} that must be {wanted}"
             )
         later.append(sampled(stage, options))
         config, shape = stage.config, wanted
@@ -208,7 +208,9 @@ def average(restore: Restore, condition: jax.Array, keys: jax.Array, num: int) -
 def _factor(network: Run) -> int:
     options = network.config.data.degradation
     if not network.task.enlarges or len(options.kinds) != 1 or options.kinds[0] not in degradations.REDUCTIONS:
-        raise UserError(f"{network.source}: a cascade is of super-resolution by one of {', '.join(degradations.REDUCTIONS)}")
+        raise UserError(
+            f"{network.source}: a cascade is of super-resolution by one of {', '.join(degradations.REDUCTIONS)}"
+        )
     return options.factor
 
 

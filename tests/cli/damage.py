@@ -34,7 +34,7 @@ FOREIGN = [
 ]  # fmt: skip
 """Contents that no command writes; the first is an empty one."""
 
-RIGHT, ERROR, AGAIN, LEFT_OUT = "right", "one line", "computed again", "left out, with a warning"
+RIGHT, ERROR, AGAIN, LEFT_OUT = "right", "one line", "computed again", "used with a warning"
 OUTCOMES = RIGHT, ERROR, AGAIN, LEFT_OUT
 
 
