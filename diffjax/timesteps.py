@@ -90,8 +90,8 @@ def trailing(
     levels = np.arange(num_timesteps, end + 1, -span / num_steps)
     if as_diffusers and len(levels) > num_steps:
         raise ValueError(
-            f"num_steps={num_steps} makes {len(levels)} steps in diffusers, the last from index -1; take another number, "
-            "or as_diffusers=False"
+            f"num_steps={num_steps} makes {len(levels)} steps in diffusers, the last from index -1; take another "
+            "number, or as_diffusers=False"
         )
     return _grid(np.round(levels[:num_steps]) - 1, num_timesteps, end)
 

@@ -1,14 +1,10 @@
-"""Damages every byte of the files that commands read again, reads them, and counts how that ends.
-
-python tests/cli/damage.py [WORKDIR]      prints the counts as a Markdown table
+"""Damages every byte of the files that commands read again, reads them, and counts how that ends (`counts.py` prints it).
 
 A read may give what was written, or an error of one line, or nothing, so that it is computed again, or what was written
 with a warning that something is left out. It must not give anything else.
 """
 
 import collections
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,42 +190,3 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
             exported / "scheduler" / "scheduler_config.json", exported_run, edited=True
         ),
     }
-
-
-def table(folder: Path, workdir: Path, most: int = 1500) -> str:
-    """Returns a Markdown table of the counts of all kinds."""
-    lines = [f"| file | bytes | damages | {' | '.join(OUTCOMES)} |", "|---" * (3 + len(OUTCOMES)) + "|"]
-    total = collections.Counter()
-    for name, kind in kinds(folder, workdir).items():
-        counts = count(kind, most)
-        total += counts
-        cells = [
-            name,
-            f"{kind.path.stat().st_size:,}",
-            f"{counts.total():,}",
-            *(f"{counts[key]:,}" for key in OUTCOMES),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines.append(f"| all | | {total.total():,} | {' | '.join(f'{total[key]:,}' for key in OUTCOMES)} |")
-    return "\n".join(lines)
-
-
-def main(argv: list[str]) -> None:
-    """Prints the table, for a run in a workdir, or else for a tiny one that it trains first."""
-    from diffjax.runs import config_files
-    from diffjax.runs.train import train
-
-    with tempfile.TemporaryDirectory() as temporary:
-        workdir = Path(argv[0]) if argv else Path(temporary) / "run"
-        if not argv:
-            train(resolve.override(config_files.load("digits"), TINY), workdir, progress=False)
-        print(table(Path(temporary) / "files", workdir))
-
-
-TINY = {
-    "model.base_channels": 8, "model.channel_mults": (1,), "model.num_res_blocks": 1, "optimizer.warmup_steps": 1,
-    "train.steps": 4, "train.batch_size": 8, "train.log_every": 1, "train.final_pictures": False, "sample.num_steps": 2,
-}  # fmt: skip
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
