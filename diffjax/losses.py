@@ -45,12 +45,12 @@ def min_snr(snr: np.ndarray, *, weighting_gamma: float = 5.0) -> np.ndarray:
     """Weights the x0-error by min(SNR, γ) (Hang et al. 2023, §3.4).
 
     Args:
-      weighting_gamma: γ, the largest weight.
+      weighting_gamma: γ, the largest weight, in (0, 1e6].
 
     Raises:
       ValueError: γ ≤ 0 or not finite.
     """
-    return np.minimum(snr, _checked_gamma(weighting_gamma))
+    return np.minimum(snr, _checked_gamma(weighting_gamma, 1e6))
 
 
 @WEIGHTINGS.register
@@ -58,13 +58,13 @@ def p2(snr: np.ndarray, *, weighting_gamma: float = 1.0) -> np.ndarray:
     """Weights the x0-error by SNR/(1 + SNR)^γ: the error of ε̂ over (1 + SNR)^γ (Choi et al. 2022, Eq. 8, k = 1).
 
     Args:
-      weighting_gamma: γ, the strength of the weighting.
+      weighting_gamma: γ, the strength of the weighting, in (0, 100].
 
     Raises:
       ValueError: γ ≤ 0 or not finite.
     """
     with np.errstate(over="ignore"):
-        return snr / (1.0 + snr) ** _checked_gamma(weighting_gamma)
+        return snr / (1.0 + snr) ** _checked_gamma(weighting_gamma, 100.0)
 
 
 @WEIGHTINGS.register
@@ -237,9 +237,9 @@ def _distance(error: jax.Array, norm: str, delta: float) -> jax.Array:
     return jnp.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
 
 
-def _checked_gamma(weighting_gamma: float) -> float:
-    if not 0.0 < weighting_gamma < np.inf:
-        raise ValueError(f"weighting_gamma={weighting_gamma} must be > 0 and finite")
+def _checked_gamma(weighting_gamma: float, largest: float) -> float:
+    if not 0.0 < weighting_gamma <= largest:
+        raise ValueError(f"weighting_gamma={weighting_gamma} must be > 0 and ≤ {largest:g}")
     return weighting_gamma
 
 

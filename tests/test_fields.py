@@ -47,8 +47,8 @@ OPTIONS = {
     "spacings": {
         "full": END,
         "leading": {"offset": (int, 0), **END},
-        "trailing": {"rounding": (str, "nearest"), **END},
-        "linspace": END,
+        "trailing": {"rounding": (str, "nearest"), "as_diffusers": (bool, False), **END},
+        "linspace": {"as_diffusers": (bool, False), **END},
         "uniform": {"stride": (int, REQUIRED), "last": (bool, False), **END},
         "quadratic": {"fraction": (float, 0.8), "last": (bool, False), "allow_repeats": (bool, False), **END},
         "exponential": END,

@@ -161,6 +161,8 @@ X0 = jnp.zeros((1, 2))
         (lambda: losses.weights(SCHEDULE, "snrr"), "'snrr' is not one of 'simple', 'snr', 'min_snr', 'p2', 'truncated'"),
         (lambda: losses.weights(SCHEDULE, "snr", weighting_gamma=5.0), "weighting_gamma=5.0 is not an option here"),
         (lambda: losses.weights(SCHEDULE, "p2", weighting_gamma=0.0), "weighting_gamma=0.0 must be > 0"),
+        (lambda: losses.weights(SCHEDULE, "p2", weighting_gamma=1e12), "weighting_gamma=1000000000000.0 must be > 0 and ≤ 100"),
+        (lambda: losses.weights(SCHEDULE, "min_snr", weighting_gamma=1e12), r"must be > 0 and ≤ 1e\+06"),
     ],
 )  # fmt: skip
 def test_bad_input(call, words):

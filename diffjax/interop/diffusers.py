@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.numpy import save
-
 from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.files import local_path, remove_leftovers, temporary
@@ -65,7 +63,9 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
         piped = (folder / "unet").is_dir()
         model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
         label_dropout, scheduler, variance = 0.0, folder / "scheduler" if piped else folder, "fixed_small"
+    network = next((path for name in ("transformer", "unet") if (path := folder / name).is_dir()), folder)
     read = schedulers.read_scheduler(scheduler / "scheduler_config.json", variance=variance)
+    diffusers_weights.warn_of_changes(network, (network / "config.json", scheduler / "scheduler_config.json"))
     if (model.out_channels == 2 * channels) != (read.variance == "learned_range"):
         raise UserError(
             f"{folder}: a network with {model.out_channels} channels for images of {channels} does not go with "
@@ -116,13 +116,14 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         remove_leftovers(folder.parent)
         (part / written.folder).mkdir(parents=True)
         (part / "scheduler").mkdir()
-        for path, config in (
-            (part / "model_index.json", index),
-            (part / written.folder / "config.json", {"_class_name": written.kind, **written.config}),
-            (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
-        ):
+        configs = {
+            part / "model_index.json": index,
+            part / written.folder / "config.json": {"_class_name": written.kind, **written.config},
+            part / "scheduler" / "scheduler_config.json": {"_class_name": "DDPMScheduler", **scheduler},
+        }
+        for path, config in configs.items():
             path.write_text(json.dumps(config, indent=2) + "\n")
-        (part / written.folder / diffusers_weights.NAME).write_bytes(save(written.state, metadata={"format": "pt"}))
+        diffusers_weights.write_weights(part / written.folder, written.state, configs)
         if folder.exists():
             folder.rmdir()
         part.rename(folder)

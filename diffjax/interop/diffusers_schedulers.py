@@ -92,12 +92,12 @@ def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
     if problem := _contradiction(config, num_betas):
         raise UserError(f"{path}: {problem}")
     spacing = config["timestep_spacing"]
-    offset = {"offset": config["steps_offset"]} if spacing == "leading" else {}
+    own = {"offset": config["steps_offset"]} if spacing == "leading" else {"as_diffusers": True}
     return Scheduler(
         schedule_section=schedule_section,
         target=_TARGETS[config["prediction_type"]],
         variance=config["variance_type"].removesuffix("_log"),
-        sample={"timestep_spacing": spacing, **offset, **_clip(config)},
+        sample={"timestep_spacing": spacing, **own, **_clip(config)},
         preferred=_preferred(config),
     )
 

@@ -55,17 +55,17 @@ def karras(
     Args:
       schedule: the noise schedule.
       num_steps: the number S of steps.
-      rho: ρ; larger values put more steps near clean data.
+      rho: ρ; larger values put more steps near clean data; in (0, 100].
       sigma_min: σ̄_min; None: σ̄_0 of the schedule.
       sigma_max: σ̄_max; None: σ̄_{T-1} of the schedule.
       rounded: whether to return the nearest indices instead of times between them.
       end: -1, where the last step leads to clean data, or 0, where it leads to σ̄_min.
 
     Raises:
-      ValueError: S or a level out of range, ρ ≤ 0 or too small, or no σ̄_max for a schedule that ends at ᾱ = 0.
+      ValueError: S or a level out of range, ρ out of range or too small, or no σ̄_max for a schedule that ends at ᾱ = 0.
     """
-    if not 0.0 < rho < np.inf:
-        raise ValueError(f"rho={rho} must be > 0 and finite")
+    if not 0.0 < rho <= 100.0:
+        raise ValueError(f"rho={rho} must be within (0, 100]")
     low, high = _range(schedule, sigma_min, sigma_max)
     with np.errstate(all="ignore"):
         levels = np.linspace(high ** (1 / rho), low ** (1 / rho), _count(schedule, num_steps, rounded, end)) ** rho
