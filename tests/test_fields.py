@@ -33,6 +33,7 @@ BETAS = {
 END = {"end": (int, -1)}
 LEVELS = {"sigma_min": (float | None, None), "sigma_max": (float | None, None), "rounded": (bool, False)}
 ADAM = {"b1": (float, 0.9), "b2": (float, 0.999), "eps": (float, 1e-8)}
+DPM_SOLVER = {"order": (int, 2), "solver_type": (str, "midpoint"), "eta": (float, 0.0)}
 OPTIONS = {
     "schedules": {
         "linear": BETAS,
@@ -71,8 +72,28 @@ OPTIONS = {
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
         "heun": {},
-        "dpm_solver_pp": {"order": (int, 2)},
         "plms": {"order": (int, 4), "first_step": (str, "euler")},
+        "dpm_solver_pp": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
+        "dpm_solver": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
+        "dpm_solver_pp_singlestep": {**DPM_SOLVER, "lower_order_final": (bool, True)},
+        "dpm_solver_singlestep": {**DPM_SOLVER, "lower_order_final": (bool, True)},
+        "unipc": {
+            "order": (int, 2),
+            "solver_type": (str, "bh2"),
+            "corrector": (bool, True),
+            "disable_corrector": (tuple[int, ...], ()),
+            "predict_x0": (bool, True),
+            "lower_order_final": (bool, True),
+        },
+        "deis": {"order": (int, 2), "predict_x0": (bool, False), "lower_order_final": (bool, False)},
+        "sa_solver": {
+            "predictor_order": (int, 2),
+            "corrector_order": (int, 2),
+            "tau": (float, 1.0),
+            "tau_interval": (tuple[float, ...] | None, None),
+            "predict_x0": (bool, True),
+            "lower_order_final": (bool, True),
+        },
         "pndm": {},
     },
     "thresholds": {

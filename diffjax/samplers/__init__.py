@@ -7,19 +7,28 @@ plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped.
 
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
-from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.deis import deis
+from diffjax.samplers.dpm_solver import dpm_solver, dpm_solver_pp, dpm_solver_pp_singlestep, dpm_solver_singlestep
 from diffjax.samplers.network_times import with_network_times
 from diffjax.samplers.ode import heun, probability_flow
 from diffjax.samplers.pndm import plms, pndm
+from diffjax.samplers.sa_solver import sa_solver
+from diffjax.samplers.unipc import unipc
 
 __all__ = [
     "SAMPLERS",
     "ddim",
     "ddpm",
+    "deis",
+    "dpm_solver",
     "dpm_solver_pp",
+    "dpm_solver_pp_singlestep",
+    "dpm_solver_singlestep",
     "heun",
     "plms",
     "pndm",
     "probability_flow",
+    "sa_solver",
+    "unipc",
     "with_network_times",
 ]
