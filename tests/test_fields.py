@@ -32,6 +32,12 @@ BETAS = {
 }
 END = {"end": (int, -1)}
 LEVELS = {"sigma_min": (float | None, None), "sigma_max": (float | None, None), "rounded": (bool, False)}
+CHURN = {
+    "churn": (float, 0.0),
+    "churn_sigma_min": (float, 0.0),
+    "churn_sigma_max": (float | None, None),
+    "churn_noise": (float, 1.0),
+}
 ADAM = {"b1": (float, 0.9), "b2": (float, 0.999), "eps": (float, 1e-8)}
 OPTIONS = {
     "schedules": {
@@ -70,7 +76,12 @@ OPTIONS = {
             "stride_end": (int | None, None),
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
-        "heun": {},
+        "euler": CHURN,
+        "heun": CHURN,
+        "lms": {"order": (int, 4)},
+        "dpm2": {"eta": (float, 0.0)},
+        "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
+        "dpm_solver_pp_sde": {"eta": (float, 1.0)},
         "dpm_solver_pp": {"order": (int, 2)},
         "plms": {"order": (int, 4)},
         "pndm": {},

@@ -7,8 +7,25 @@ plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped.
 
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
+from diffjax.samplers.dpm2 import dpm2, dpm_solver_pp_2s_ancestral, dpm_solver_pp_sde
 from diffjax.samplers.dpm_solver import dpm_solver_pp
-from diffjax.samplers.ode import heun, probability_flow
+from diffjax.samplers.karras import euler, heun
+from diffjax.samplers.lms import lms
+from diffjax.samplers.ode import probability_flow
 from diffjax.samplers.pndm import plms, pndm
 
-__all__ = ["SAMPLERS", "ddim", "ddpm", "dpm_solver_pp", "heun", "plms", "pndm", "probability_flow"]
+__all__ = [
+    "SAMPLERS",
+    "ddim",
+    "ddpm",
+    "dpm2",
+    "dpm_solver_pp",
+    "dpm_solver_pp_2s_ancestral",
+    "dpm_solver_pp_sde",
+    "euler",
+    "heun",
+    "lms",
+    "plms",
+    "pndm",
+    "probability_flow",
+]
