@@ -10,10 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 
-import k_diffusion_sampling  # noqa: E402 (it needs PyTorch)
-
 import diffjax as dj  # noqa: E402
 from diffjax import samplers, sampling, schedules, timesteps  # noqa: E402
+from torch_reference import k_diffusion  # noqa: E402 (it needs PyTorch)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -127,28 +126,13 @@ def brownian(table, keys, row):
     return np.sqrt(part) * noise(keys, row - 1) + np.sqrt(1 - part) * noise(keys, row)
 
 
-def denoiser(schedule=SCHEDULE):
-    """Returns the network as k-diffusion calls it: x̂0 of x̄ and σ̄."""
-
-    def model(x_bar, sigma):
-        sigma = float(sigma[0])
-        t = max(float(schedule.timestep_at(sigma)), 0.0)
-        return x_bar - sigma * torch_network(x_bar / np.hypot(1.0, sigma), t)
-
-    return model
-
-
 def run_k_diffusion(name, table, grid, x, **options):
     """Returns x̄ at the end."""
-    module = k_diffusion_sampling.load()
+    if not k_diffusion.is_installed():
+        pytest.skip("k-diffusion is not installed (pip install --no-deps k-diffusion)")
+    solver = getattr(k_diffusion.load(), f"sample_{name}")
     sigmas = torch.from_numpy(np.sqrt(1 / SCHEDULE.alpha_bar_at(grid) - 1))
-    return getattr(module, f"sample_{name}")(denoiser(), x, sigmas, disable=True, **options)
-
-
-def one_by_one(draws):
-    """Returns a noise sampler that gives the draws in turn."""
-    draws = iter(draws)
-    return lambda *_: next(draws)
+    return solver(k_diffusion.denoiser(torch_network, SCHEDULE.alpha_bars), x, sigmas, disable=True, **options)
 
 
 K_DIFFUSION = {
@@ -176,9 +160,11 @@ def test_k_diffusion(name, spacing, num_steps):
     first, last = scale_of(grid)
     if name == "dpmpp_sde":
         z = [noise(keys, row) if row % 2 == 0 else brownian(table, keys, row) for row in range(table.num_rows)]
-        options = options | {"noise_sampler": one_by_one(z)}
+        options = options | {"noise_sampler": k_diffusion.one_by_one(z)}
     elif options.get("eta"):
-        options = options | {"noise_sampler": one_by_one([noise(keys, row) for row in np.flatnonzero(table.lands)])}
+        options = options | {
+            "noise_sampler": k_diffusion.one_by_one([noise(keys, row) for row in np.flatnonzero(table.lands)])
+        }
     theirs = run_k_diffusion(name.split()[0], table, grid, torch.from_numpy(np.array(x / first)), **options)
     ours = sampling.sample(table, predict, x, keys) / last
     assert relative_error(ours, theirs) <= 1e-9
