@@ -79,6 +79,11 @@ OPTIONS = {
         "euler": CHURN,
         "heun": CHURN,
         "lms": {"order": (int, 4)},
+        "er_sde": {"order": (int, 3), "noise_scaling": (str, "er_sde_5")},
+        "restart": {
+            "intervals": (tuple[tuple[float, float, int, int], ...], ((0.06, 0.3, 5, 2),)),
+            "restart_noise": (float, 1.0),
+        },
         "dpm2": {"eta": (float, 0.0)},
         "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
         "dpm_solver_pp_sde": {"eta": (float, 1.0)},

@@ -9,10 +9,12 @@ from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
 from diffjax.samplers.dpm2 import dpm2, dpm_solver_pp_2s_ancestral, dpm_solver_pp_sde
 from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.er_sde import er_sde
 from diffjax.samplers.karras import euler, heun
 from diffjax.samplers.lms import lms
 from diffjax.samplers.ode import probability_flow
 from diffjax.samplers.pndm import plms, pndm
+from diffjax.samplers.restart import restart
 
 __all__ = [
     "SAMPLERS",
@@ -22,10 +24,12 @@ __all__ = [
     "dpm_solver_pp",
     "dpm_solver_pp_2s_ancestral",
     "dpm_solver_pp_sde",
+    "er_sde",
     "euler",
     "heun",
     "lms",
     "plms",
     "pndm",
     "probability_flow",
+    "restart",
 ]

@@ -1,6 +1,7 @@
 """The solvers in x̄ and σ̄: their order, their marginals, where they start and end, and their tables' shapes."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,9 @@ ORDERS = {
     "lms_2": (lambda s, g: samplers.lms(s, g, order=2), 2),
     "lms_3": (lambda s, g: samplers.lms(s, g, order=3), 3),
     "lms_4": (samplers.lms, 4),
+    "er_sde_ode_1": (lambda s, g: samplers.er_sde(s, g, order=1, noise_scaling="ode"), 1),
+    "er_sde_ode_2": (lambda s, g: samplers.er_sde(s, g, order=2, noise_scaling="ode"), 2),
+    "er_sde_ode_3": (lambda s, g: samplers.er_sde(s, g, order=3, noise_scaling="ode"), 2),
     "dpm2": (samplers.dpm2, 2),
     "dpm_solver_pp_2s": (lambda s, g: samplers.dpm_solver_pp_2s_ancestral(s, g, eta=0.0), 2),
 }
@@ -95,6 +99,8 @@ def test_order_of_convergence(name):
 STOCHASTIC = {
     "euler": lambda g: samplers.euler(SCHEDULE, g, churn=8.0, churn_sigma_min=0.05, churn_sigma_max=50.0),
     "heun": lambda g: samplers.heun(SCHEDULE, g, churn=40.0, churn_sigma_min=0.05, churn_sigma_max=50.0),
+    "er_sde": lambda g: samplers.er_sde(SCHEDULE, g),
+    "restart": lambda g: samplers.restart(SCHEDULE, g, intervals=[(0.1, 0.5, 20, 2), (1.0, 3.0, 20, 1)]),
     "dpm2": lambda g: samplers.dpm2(SCHEDULE, g, eta=1.0),
     "dpm_solver_pp_2s_ancestral": lambda g: samplers.dpm_solver_pp_2s_ancestral(SCHEDULE, g),
     "dpm_solver_pp_sde": lambda g: samplers.dpm_solver_pp_sde(SCHEDULE, g),
@@ -109,7 +115,7 @@ def test_moments_of_stochastic_solvers(name):
     x = table.signal[0] * (0.3 + 0.6 * dj.initial_noise(dj.sample_keys(1, 0, 500), (200,), jnp.float64))
     x = x + table.noise[0] * dj.initial_noise(keys, (200,), jnp.float64)
     x_bar = dj.sample(table, gaussian, x, keys) / table.signal_to[-1]
-    assert np.sum(table.d > 0) >= 50
+    assert np.sum(table.d > 0) >= (3 if name == "restart" else 50)
     assert np.mean(x_bar) == pytest.approx(0.3, abs=0.02)
     assert np.var(x_bar) == pytest.approx(0.36 + 0.01, rel=0.03)
 
@@ -148,10 +154,82 @@ def test_churn_raises_levels_within_its_range_and_the_schedule(make):
     assert np.max((most.noise / most.signal) / (plain.noise / plain.signal)) == pytest.approx(np.sqrt(2), rel=1e-10)
 
 
+def test_er_sde_of_order_1_is_ddim():
+    keys = dj.sample_keys(0, 0, len(X))
+    grid = timesteps.karras(SCHEDULE, 12)
+    for scaling, eta in (("ode", 0.0), ("sde", 1.0)):
+        ours = dj.sample(samplers.er_sde(SCHEDULE, grid, order=1, noise_scaling=scaling), mixture, X, keys)
+        expected = dj.sample(samplers.ddim(SCHEDULE, grid, eta=eta), mixture, X, keys)
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_er_sde_is_its_papers_recursion():
+    """Order 3, with the integrals by an adaptive rule, and the noise of the table's rows."""
+    from scipy.integrate import quad
+
+    def phi(sigma):
+        return sigma * (np.exp(sigma**0.3) + 10)
+
+    keys = dj.sample_keys(0, 0, len(X))
+    grid = timesteps.karras(SCHEDULE, 8)
+    sigmas = np.sqrt(1 / SCHEDULE.alpha_bar_at(grid) - 1)
+    x_bar, x0, slopes = X * np.hypot(1, sigmas[0]), [], []
+    for i, (sigma, sigma_to) in enumerate(itertools.pairwise(sigmas[:-1])):
+        x0.append(x_bar - sigma * mixture_eps(x_bar, sigma))
+        r, h = phi(sigma_to) / phi(sigma), sigma_to - sigma
+        x_bar = r * x_bar + (1 - r) * x0[-1]
+        if i >= 1:
+            slopes.append((x0[-1] - x0[-2]) / (sigma - sigmas[i - 1]))
+            x_bar = x_bar + (h + phi(sigma_to) * quad(lambda s: 1 / phi(s), sigma_to, sigma)[0]) * slopes[-1]
+        if i >= 2:
+            second = (slopes[-1] - slopes[-2]) / ((sigma - sigmas[i - 2]) / 2)
+            moment = quad(lambda s: (s - sigma) / phi(s), sigma_to, sigma)[0]  # noqa: B023
+            x_bar = x_bar + (h**2 / 2 + phi(sigma_to) * moment) * second
+        z = np.asarray(dj.sampling.sample_noise(keys, i, (2,), jnp.float64))
+        x_bar = x_bar + np.sqrt(sigma_to**2 - r**2 * sigma**2) * z
+    x_bar = x_bar - sigmas[-2] * mixture_eps(x_bar, sigmas[-2])
+    np.testing.assert_allclose(dj.sample(samplers.er_sde(SCHEDULE, grid), mixture, X, keys), x_bar, rtol=1e-8)
+
+
+def test_restart_is_its_papers_algorithm():
+    keys = dj.sample_keys(0, 0, len(X))
+    grid = timesteps.karras(SCHEDULE, 9)
+    sigmas = np.sqrt(1 / SCHEDULE.alpha_bar_at(grid) - 1)
+    table = samplers.restart(SCHEDULE, grid, intervals=[(0.2, 1.5, 3, 2)], restart_noise=1.01)
+    assert table.num_rows == 2 * 9 - 1 + 2 * 3 * 2
+    at = int(np.argmin(np.abs(sigmas - 0.2)))
+    rows = iter(np.flatnonzero(table.d))
+
+    def down(x_bar, levels):
+        for sigma, sigma_to in itertools.pairwise(levels):
+            slope = mixture_eps(x_bar, sigma)
+            if sigma_to > 0:
+                slope = (slope + mixture_eps(x_bar + (sigma_to - sigma) * slope, sigma_to)) / 2
+            x_bar = x_bar + (sigma_to - sigma) * slope
+        return x_bar
+
+    x_bar = down(X * np.hypot(1, sigmas[0]), sigmas[: at + 1])
+    for _ in range(2):
+        z = np.asarray(dj.sampling.sample_noise(keys, next(rows), (2,), jnp.float64))
+        x_bar = x_bar + 1.01 * np.sqrt(1.5**2 - sigmas[at] ** 2) * z
+        x_bar = down(x_bar, np.linspace(1.5 ** (1 / 7), sigmas[at] ** (1 / 7), 4) ** 7)
+    x_bar = down(x_bar, sigmas[at:])
+    np.testing.assert_allclose(dj.sample(table, mixture, X, keys), x_bar, rtol=1e-8)
+
+
+def test_restart_without_intervals_is_heun():
+    grid = timesteps.trailing(1000, 20)
+    table = samplers.restart(SCHEDULE, grid, intervals=())
+    for one, other in zip(jax.tree.leaves(table), jax.tree.leaves(samplers.heun(SCHEDULE, grid)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
 TWO_CALLS = [samplers.dpm2, samplers.dpm_solver_pp_2s_ancestral, samplers.dpm_solver_pp_sde]
 
 
-@pytest.mark.parametrize("make", [samplers.euler, samplers.heun, samplers.lms, *TWO_CALLS])
+@pytest.mark.parametrize(
+    "make", [samplers.euler, samplers.heun, samplers.lms, samplers.restart, samplers.er_sde, *TWO_CALLS]
+)
 def test_whole_timesteps_stay_whole(make):
     options = {"churn": 5.0} if make in (samplers.euler, samplers.heun) else {}
     for grid in (timesteps.trailing(1000, 20), timesteps.full(1000)[-12:]):
@@ -204,6 +282,14 @@ def test_new_values_of_options_compile_nothing(count_compilations):
             for eta in (0.0, 0.3, 1.0):
                 for make in TWO_CALLS:
                     tables.setdefault(make, []).append(make(SCHEDULE, grid, eta=eta))
+            tables.setdefault("er_sde", []).extend(
+                samplers.er_sde(SCHEDULE, grid, noise_scaling=scaling) for scaling in ("ode", "sde", "er_sde_5")
+            )
+            tables.setdefault("restart", []).extend(
+                samplers.restart(SCHEDULE, grid, intervals=[(low, 5 * low, 2, 2)], restart_noise=factor)
+                for low in (0.3, 1.0)
+                for factor in (0.0, 1.0)
+            )
             for churn in (0.0, 1.0, 10.0):
                 for make in (samplers.euler, samplers.heun):
                     tables.setdefault(make, []).append(
@@ -234,6 +320,15 @@ JSD = schedules.jsd(10)
         (lambda: samplers.dpm_solver_pp_2s_ancestral(JSD, timesteps.full(10)), "divides by alpha_bar, which is 0"),
         (lambda: samplers.dpm_solver_pp_sde(SCHEDULE, [9, 4], eta=np.nan), "eta=nan must be within"),
         (lambda: samplers.dpm_solver_pp_sde(SCHEDULE, [9, 4, 4, -1]), "grid repeats time 4"),
+        (lambda: samplers.er_sde(SCHEDULE, [9, 4], order=4), "order=4 is not one of 1, 2, 3"),
+        (lambda: samplers.er_sde(SCHEDULE, [9, 4], noise_scaling="er"), "noise_scaling='er' is not one of 'ode'"),
+        (lambda: samplers.er_sde(SCHEDULE, [9, 4, 4]), "grid repeats time 4"),
+        (lambda: samplers.restart(SCHEDULE, [9, -1]), "has sigma_max below the grid's levels"),
+        (lambda: samplers.restart(SCHEDULE, [9, 4], intervals=[(0.5, 0.1, 2, 2)]), "0 < sigma_min < sigma_max ≤ 157"),
+        (lambda: samplers.restart(SCHEDULE, [9, 4], intervals=[(0.05, 0.1, 0, 2)]), "at least 1 step"),
+        (lambda: samplers.restart(SCHEDULE, [9, 4], intervals=[(0.05, 0.1)]), "must have .sigma_min"),
+        (lambda: samplers.restart(SCHEDULE, [9, 4], intervals=[(0.01, 1.0, 2, 2)] * 2), "at the same point"),
+        (lambda: samplers.restart(SCHEDULE, [9, 4], restart_noise=-1.0), "restart_noise=-1.0 must be ≥ 0"),
         (lambda: samplers.euler(SCHEDULE, [9, 4], churn=-1.0), "churn=-1.0 must be ≥ 0"),
         (lambda: samplers.euler(SCHEDULE, [9, 4], churn_sigma_min=-1.0), "churn_sigma_min=-1.0 must be ≥ 0"),
         (lambda: samplers.euler(SCHEDULE, [9, 4], churn_noise=np.nan), "churn_noise=nan must be ≥ 0"),
