@@ -88,8 +88,8 @@ OPTIONS = {
         "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
         "dpm_solver_pp_sde": {"eta": (float, 1.0)},
         "dpm_solver_pp": {"order": (int, 2)},
-        "plms": {"order": (int, 4)},
-        "pndm": {},
+        "plms": {"order": (int, 4), "average": (str, "eps")},
+        "pndm": {"average": (str, "eps")},
     },
     "thresholds": {
         "clip": {"limit": (float, 1.0)},

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 
 import diffjax as dj  # noqa: E402
-from diffjax import samplers, sampling, schedules, timesteps  # noqa: E402
+from diffjax import parameterization, samplers, sampling, schedules, timesteps  # noqa: E402
 from torch_reference import k_diffusion  # noqa: E402 (it needs PyTorch)
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -199,3 +199,37 @@ def test_k_diffusion_with_churn_from_the_first_step(monkeypatch):
     assert table.noise[0] / table.signal[0] == pytest.approx(raised, rel=1e-12)
     x_hat = (x_bar + z * np.sqrt(raised**2 - 80.0**2)) * table.signal[0]
     assert relative_error(sampling.sample(table, predict, jnp.asarray(x_hat.numpy()), keys), theirs) <= 1e-9
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+@pytest.mark.parametrize("num_steps", [10, 25])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_pndm(prediction, num_steps, set_alpha_to_one):
+    grid = timesteps.leading(1000, num_steps, end=-1)
+    if not set_alpha_to_one:
+        grid = grid[:-1]  # their last step leads from index 0 to index 0
+    config = {"prediction_type": prediction, "set_alpha_to_one": set_alpha_to_one}
+    is_v = prediction == "v_prediction"
+    table = samplers.pndm(SCHEDULE, grid, average="v" if is_v else "eps")
+    _, x = start()
+    theirs = run_diffusers("PNDMScheduler", num_steps, torch.from_numpy(np.array(x)), **config)
+    ours = sampling.sample(table, parameterization.from_v(predict, SCHEDULE) if is_v else predict, x)
+    assert relative_error(ours, theirs) <= 1e-9
+
+
+def test_pinned_pndm_with_v():
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+    from pinned_loops import numbered_sample
+    from pinned_values import RECORDS
+
+    record = next(record for record in RECORDS if record.test == "pndm::full_loop_with_v_prediction")
+    predict = parameterization.from_v(pinned_network, SCHEDULE)
+    table = samplers.pndm(SCHEDULE, timesteps.leading(1000, 10)[:-1], average="v")
+    total = np.sum(np.abs(sampling.sample(table, predict, jnp.asarray(numbered_sample(record.shape)))))
+    assert total == pytest.approx(record.float64_sum, rel=1e-9)
+    assert total == pytest.approx(record.sum, abs=record.sum_atol)
+
+
+@jax.tree_util.Partial
+def pinned_network(x, t):
+    return x * t[0] / (t[0] + 1)

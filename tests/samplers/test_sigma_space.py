@@ -320,6 +320,8 @@ JSD = schedules.jsd(10)
         (lambda: samplers.dpm_solver_pp_2s_ancestral(JSD, timesteps.full(10)), "divides by alpha_bar, which is 0"),
         (lambda: samplers.dpm_solver_pp_sde(SCHEDULE, [9, 4], eta=np.nan), "eta=nan must be within"),
         (lambda: samplers.dpm_solver_pp_sde(SCHEDULE, [9, 4, 4, -1]), "grid repeats time 4"),
+        (lambda: samplers.plms(SCHEDULE, [9, 4], average="x0"), "average='x0' is not one of 'eps', 'v'"),
+        (lambda: samplers.pndm(SCHEDULE, timesteps.trailing(1000, 5), average="x"), "average='x' is not one of"),
         (lambda: samplers.er_sde(SCHEDULE, [9, 4], order=4), "order=4 is not one of 1, 2, 3"),
         (lambda: samplers.er_sde(SCHEDULE, [9, 4], noise_scaling="er"), "noise_scaling='er' is not one of 'ode'"),
         (lambda: samplers.er_sde(SCHEDULE, [9, 4, 4]), "grid repeats time 4"),
