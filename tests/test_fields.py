@@ -32,6 +32,12 @@ BETAS = {
 }
 END = {"end": (int, -1)}
 LEVELS = {"sigma_min": (float | None, None), "sigma_max": (float | None, None), "rounded": (bool, False)}
+CHURN = {
+    "churn": (float, 0.0),
+    "churn_sigma_min": (float, 0.0),
+    "churn_sigma_max": (float | None, None),
+    "churn_noise": (float, 1.0),
+}
 ADAM = {"b1": (float, 0.9), "b2": (float, 0.999), "eps": (float, 1e-8)}
 DPM_SOLVER = {"order": (int, 2), "solver_type": (str, "midpoint"), "eta": (float, 0.0)}
 OPTIONS = {
@@ -71,8 +77,7 @@ OPTIONS = {
             "stride_end": (int | None, None),
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
-        "heun": {},
-        "plms": {"order": (int, 4), "first_step": (str, "euler")},
+        "plms": {"order": (int, 4), "first_step": (str, "euler"), "average": (str, "eps")},
         "dpm_solver_pp": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
         "dpm_solver": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
         "dpm_solver_pp_singlestep": {**DPM_SOLVER, "lower_order_final": (bool, True)},
@@ -94,7 +99,18 @@ OPTIONS = {
             "predict_x0": (bool, True),
             "lower_order_final": (bool, True),
         },
-        "pndm": {},
+        "euler": CHURN,
+        "heun": CHURN,
+        "lms": {"order": (int, 4)},
+        "er_sde": {"order": (int, 3), "noise_scaling": (str, "er_sde_5")},
+        "restart": {
+            "intervals": (tuple[tuple[float, float, int, int], ...], ((0.06, 0.3, 5, 2),)),
+            "restart_noise": (float, 1.0),
+        "dpm2": {"eta": (float, 0.0)},
+        "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
+        "dpm_solver_pp_sde": {"eta": (float, 1.0)},
+        "dpm_solver_pp": {"order": (int, 2)},
+        "pndm": {"average": (str, "eps")},
     },
     "thresholds": {
         "clip": {"limit": (float, 1.0)},

@@ -148,17 +148,18 @@ def _module(name):
     return importlib.import_module(getattr(importlib.import_module("diffusers"), name).__module__)
 
 
-class _Float64Torch:
-    """`torch`, but what it calls float32 is float64."""
+class Float64:
+    """A module (`torch` or NumPy), but what it calls float32 is float64."""
 
-    float32 = torch.float64
+    def __init__(self, module):
+        self.module, self.float32 = module, module.float64
 
     def __getattr__(self, name):
-        return getattr(torch, name)
+        return getattr(self.module, name)
 
 
 def _reading_float64(module, dtype):
-    return mock.patch.object(module, "torch", _Float64Torch()) if dtype == torch.float64 else contextlib.nullcontext()
+    return mock.patch.object(module, "torch", Float64(torch)) if dtype == torch.float64 else contextlib.nullcontext()
 
 
 def _drawing(name, case, row):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from diffjax import samplers, timesteps
-from torch_reference import lifted, s0, s3, s4
+from torch_reference import lifted, s0, s3, s4, sigma_rows
 from torch_reference.compare import Row
 
 
@@ -342,4 +342,4 @@ def rows_against_tutorials() -> list[Row]:
     ]
 
 
-ROWS = (*rows_against_diffusers(), *rows_against_tutorials())
+ROWS = (*rows_against_diffusers(), *sigma_rows.rows(), *rows_against_tutorials())
