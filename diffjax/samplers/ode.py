@@ -59,19 +59,21 @@ def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
 
     The second row starts from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1 make
     2S - 1 network calls. A step from a level of almost no signal, over which √ᾱ grows more than 20-fold, is Euler's
-    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1.
+    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1, and
+    every grid whose first level is ᾱ = 0.
 
     Args:
       schedule: the noise schedule.
       grid: `int[S+1]`, within -1 … T-1, descending to decode or ascending to encode.
 
     Raises:
-      ValueError: an invalid grid.
+      ValueError: an invalid grid, or one that leads to ᾱ = 0.
     """
     levels = levels_of(schedule, grid)
-    check_signal(np.append(levels.ab_t, levels.ab_s))
+    check_signal(levels.ab_s)
     predict = one_call_a_step(levels, b=np.sqrt(levels.ab_s), c=np.sqrt(1.0 - levels.ab_s), num_eps_history=1)
-    half = 0.5 * np.sqrt(levels.ab_s) * (sigma_bar(levels.ab_s) - sigma_bar(levels.ab_t))
+    with np.errstate(divide="ignore"):  # no row is made of a step from ᾱ = 0
+        half = 0.5 * np.sqrt(levels.ab_s) * (sigma_bar(levels.ab_s) - sigma_bar(levels.ab_t))
     arrived = Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
     correct = one_call_a_step(arrived, a=1.0, c=half, eps_history=-half[:, None])
     corrected = (levels.s != -1) & ~leaves_noise(levels.ab_t, levels.ab_s)
