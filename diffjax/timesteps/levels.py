@@ -227,10 +227,11 @@ def _grid(schedule: NoiseSchedule, levels: np.ndarray, *, rounded: bool, end: in
 
 def _nearest(schedule: NoiseSchedule, levels: np.ndarray) -> np.ndarray:
     """Returns the index whose σ̄ is nearest in log to each level, the lower one in a tie."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         table, values = np.log(schedule.sigma_bars), np.log(levels)
-    above = np.clip(np.searchsorted(table, values), 1, max(len(table) - 1, 1))
-    below = above - 1
-    above = np.minimum(above, len(table) - 1)
-    nearest = np.where(np.abs(table[below] - values) <= np.abs(table[above] - values), below, above)
+        above = np.clip(np.searchsorted(table, values), 1, max(len(table) - 1, 1))
+        below = above - 1
+        above = np.minimum(above, len(table) - 1)
+        # An infinite level is the last one: its distance from itself, NaN, is not the larger.
+        nearest = np.where(np.abs(table[below] - values) <= np.abs(table[above] - values), below, above)
     return np.searchsorted(table, table[nearest])  # the first of equal entries
