@@ -16,10 +16,8 @@ REGISTRIES = {
     "spacings": (timesteps.SPACINGS, ("schedule", "num_timesteps", "num_steps")),
     "samplers": (samplers.SAMPLERS, ("schedule", "grid")),
     "thresholds": (thresholds.THRESHOLDS, ()),
-    "weightings": (losses.WEIGHTINGS, ("snr", "unit")),
-    "timestep samplings": (
-        timestep_sampling.TIMESTEP_SAMPLINGS, ("key", "n", "batch_size", "num_timesteps", "history")
-    ),
+    "weightings": (losses.WEIGHTINGS, losses.GIVEN),
+    "timestep samplings": (timestep_sampling.TIMESTEP_SAMPLINGS, timestep_sampling.GIVEN),
     "optimizers": (optimizers.OPTIMIZERS, ("rate",)),
     "sources": (data.SOURCES, ()),
 }  # fmt: skip
@@ -49,6 +47,8 @@ OPTIONS = {
         "constant": {"num_timesteps": (int, 1000), "beta": (float, 0.02)},
         "jsd": {"num_timesteps": (int, 1000)},
         "cosine": {"num_timesteps": (int, 1000), "s": (float, 0.008), "max_beta": (float, 0.999)},
+        "edm": {"num_timesteps": (int, 1000), "sigma_min": (float, 0.002), "sigma_max": (float, 80.0)},
+        "flow": {"num_timesteps": (int, 1000), "shift": (float, 1.0)},
         "from_betas": {"betas": (tuple[float, ...], REQUIRED)},
     },
     "spacings": {
@@ -63,6 +63,7 @@ OPTIONS = {
         "from_sigmas": {"sigmas": (tuple[float, ...], REQUIRED), "rounded": (bool, False)},
         "karras": {"rho": (float, 7.0), **LEVELS, **END},
         "log_snr": {**LEVELS, **END},
+        "flow": {"shift": (float, 1.0), **LEVELS, **END},
         "beta": {"alpha": (float, 0.6), "beta": (float, 0.6), **LEVELS, **END},
         "explicit": {"indices": (tuple[int, ...], REQUIRED), **END},
     },
@@ -106,10 +107,10 @@ OPTIONS = {
         "restart": {
             "intervals": (tuple[tuple[float, float, int, int], ...], ((0.06, 0.3, 5, 2),)),
             "restart_noise": (float, 1.0),
+        },
         "dpm2": {"eta": (float, 0.0)},
         "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
         "dpm_solver_pp_sde": {"eta": (float, 1.0)},
-        "dpm_solver_pp": {"order": (int, 2)},
         "pndm": {"average": (str, "eps")},
     },
     "thresholds": {
@@ -122,8 +123,15 @@ OPTIONS = {
         "min_snr": {"weighting_gamma": (float, 5.0)},
         "p2": {"weighting_gamma": (float, 1.0)},
         "truncated": {},
+        "edm": {},
     },
-    "timestep samplings": {"uniform": {}, "antithetic": {}, "low_discrepancy": {}, "importance": {}},
+    "timestep samplings": {
+        "uniform": {},
+        "antithetic": {},
+        "low_discrepancy": {},
+        "importance": {},
+        "log_normal": {"level_mean": (float, -1.2), "level_std": (float, 1.2)},
+    },
     "optimizers": {"adam": ADAM, "adamw": {**ADAM, "weight_decay": (float, 1e-4)}},
     "sources": {
         "digits": {},

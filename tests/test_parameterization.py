@@ -189,7 +189,7 @@ def test_with_noise_level(kind, table):
     x, t = jnp.zeros((3, 2)), jnp.array([0, 99, -1])
     expected = [*getattr(SCHEDULE, table)[[0, 99]].astype(np.float32), 1.0]
     for answer in (predict(x, t), jax.jit(call)(predict, x, t)):
-        np.testing.assert_array_equal(answer[:, 0], expected)
+        np.testing.assert_allclose(answer[:, 0], expected, rtol=2e-7)
 
 
 def test_noise_level_inside_a_v_network():
@@ -303,7 +303,7 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
         (lambda: parameterization.split_variance(NET, SCHEDULE, "fixed"), "kind='fixed' is not one of 'learned_range', 'learned'"),
         (lambda: parameterization.from_target(NET, SCHEDULE, "score"), "target='score' is not one of 'eps', 'x0', 'v'"),
         (lambda: parameterization.split_variance(NET, SCHEDULE, given="score"), "given='score' is not one of 'eps', 'x0', 'v'"),
-        (lambda: parameterization.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
+        (lambda: parameterization.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar', 'flow', 'edm'"),
         (lambda: parameterization.with_noise_level(NET, SCHEDULE)(X, 100), "allowed is -1 … 99"),
         (lambda: parameterization.map_timesteps(NET, [0.5, 1.5]), "whole numbers.*float64"),
         (lambda: parameterization.map_timesteps(NET, np.zeros((2, 2), int)), r"shape \(2, 2\)"),

@@ -237,6 +237,8 @@ def write_scheduler(run: Run) -> dict[str, Any]:
     clipping = _written_clip(run)
     if task.timestep_scale != 1.0:
         lacking.append(f"timestep_scale={task.timestep_scale}")
+    if task.objective.target not in _TARGETS.values():
+        lacking.append(f"target={task.objective.target!r}")
     if task.variance == "learned":
         lacking.append("variance='learned', which is log σ²")
     if clipping is None:

@@ -79,10 +79,11 @@ def train(
             train_step = make_train_step(
                 task.loss(),
                 training.optimizer,
-                num_timesteps=task.schedule.num_timesteps,
+                schedule=task.schedule,
                 batch_size=options.batch_size,
                 devices=devices,
                 timestep_sampling=options.timestep_sampling,
+                sampling_options=build.sampling_options(config, task),
                 grad_accumulation_steps=options.grad_accumulation_steps,
                 steps_per_call=options.steps_per_call,
                 sample_batch=_sample_batch(config),

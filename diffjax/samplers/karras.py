@@ -67,8 +67,9 @@ def heun(
 
     The second row starts from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1 make
     2S - 1 network calls. A step from a level of almost no signal, over which √ᾱ grows more than 20-fold, is Euler's
-    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1. With
-    churn, each step starts from the raised level σ̂_t of `euler`, which says what the options do.
+    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1, and
+    every grid whose first level is ᾱ = 0. With churn, each step starts from the raised level σ̂_t of `euler`, which says
+    what the options do.
 
     Args:
       schedule: the noise schedule.
@@ -79,10 +80,11 @@ def heun(
       churn_noise: S_noise, the factor of the added noise; slightly above 1 makes up for detail that is lost.
 
     Raises:
-      ValueError: a negative option, S_tmin > S_tmax, churn on a grid that ascends, or an invalid grid.
+      ValueError: a negative option, S_tmin > S_tmax, churn on a grid that ascends, an invalid grid, or one that leads to
+        ᾱ = 0.
     """
     levels = levels_of(schedule, grid)
-    check_signal(np.append(levels.ab_t, levels.ab_s))
+    check_signal(levels.ab_s)
     raised = _churned(schedule, levels, churn, churn_sigma_min, churn_sigma_max)
     after, scale, noise = _after(levels, raised, churn_noise)
     corrected = (levels.s != -1) & ~leaves_noise(levels.ab_t, levels.ab_s)
@@ -99,8 +101,8 @@ def heun(
     predict = _leading_to(
         predict, Levels(*(np.where(corrected, one, other) for one, other in zip(stage, after, strict=True)))
     )
-    half = 0.5 * np.sqrt(levels.ab_s) * (sigma_bar(levels.ab_s) - sigma_bar(raised.ab_t))
-    half = scale * half
+    with np.errstate(divide="ignore"):  # no row is made of a step from ᾱ = 0
+        half = scale * (0.5 * np.sqrt(levels.ab_s) * (sigma_bar(levels.ab_s) - sigma_bar(raised.ab_t)))
     correct = _leading_to(one_call_a_step(stage, a=scale, c=half, d=noise, eps_history=-half[:, None]), after)
     return interleave([predict, correct], [np.ones(len(half), bool), corrected])
 

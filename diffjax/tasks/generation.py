@@ -109,6 +109,7 @@ class Generation(Task):
                 target=objective.target,
                 weights=objective.weights,
                 vlb_weight=objective.vlb_weight,
+                sigma_data=objective.sigma_data,
                 **objective.distance,
             )
 
@@ -137,7 +138,13 @@ class Generation(Task):
         else:
             self._check_guidance(guidance)
             predict = self._guided(params, guidance, condition["label"])
-        return parameterization.from_target(predict, self.schedule, self.objective.target, variance=self.variance)
+        return parameterization.from_target(
+            predict,
+            self.schedule,
+            self.objective.target,
+            variance=self.variance,
+            sigma_data=self.objective.sigma_data,
+        )
 
     def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns a grid of the samples 0, 1, … of seed 0."""
