@@ -46,7 +46,7 @@ def check_inputs(
     image: jax.Array | None,
     num_classes: int | None,
     *,
-    label_size: int | None = None,
+    label_size: int = 0,
 ) -> None:
     """Checks the inputs of a network's call against each other and against the number of classes.
 
@@ -56,7 +56,7 @@ def check_inputs(
       label: int `[B]` of a network with classes, float `[B, label_size]` of one that takes vectors, else None.
       image: `[B, H, W, Ci]`, or None.
       num_classes: the network's number of classes, or None.
-      label_size: the size of the vectors that the network takes as labels, or None.
+      label_size: the size of the vectors that the network takes as labels; 0: none.
 
     Raises:
       ValueError: a wrong shape, a label that is missing or superfluous, or a label outside its range.
@@ -65,10 +65,10 @@ def check_inputs(
         raise ValueError(f"x.shape={x.shape} must be (batch, height, width, channels)")
     if t.shape != x.shape[:1]:
         raise ValueError(f"t.shape={t.shape} must be {x.shape[:1]}, one number for each image of x")
-    if label_size is None:
-        _check_label(label, num_classes, x.shape[0])
-    else:
+    if label_size:
         _check_vectors(label, (x.shape[0], label_size))
+    else:
+        _check_label(label, num_classes, x.shape[0])
     if image is not None and image.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"image.shape={image.shape} must agree with x.shape={x.shape} in all but the channels")
 
@@ -122,8 +122,9 @@ def _check_label(label: jax.Array | None, num_classes: int | None, batch: int) -
 
 
 def _check_vectors(label: jax.Array | None, shape: tuple[int, int]) -> None:
-    wanted = f"float{list(shape)}: the network takes a vector for each image of x"
     if label is None:
-        raise ValueError(f"label=None must be {wanted}")
+        raise ValueError(f"class_embedding='identity' needs label=, float{list(shape)}: a vector for each image of x")
     if label.shape != shape or not jnp.issubdtype(label.dtype, jnp.floating):
-        raise ValueError(f"label={label.dtype}{list(label.shape)} must be {wanted}")
+        raise ValueError(
+            f"label={label.dtype}{list(label.shape)} must be float{list(shape)}, a vector for each image of x"
+        )

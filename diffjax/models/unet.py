@@ -138,6 +138,11 @@ class UNet(nn.Module):
         """The widths of the sinusoidal embedding and of the two linear maps after it."""
         return self.time_channels or (self.base_channels, 4 * self.base_channels, 4 * self.base_channels)
 
+    @property
+    def label_size(self) -> int:
+        """The size of the vectors that the network takes as labels; 0: it takes none."""
+        return self.time_widths[2] if self.class_embedding == "identity" else 0
+
     def resampled_by_block(self, side: Literal["down", "up"], level: int) -> bool:
         """Returns whether a residual block, not a convolution, halves or doubles the result of a level."""
         levels = self.resblock_down_levels if side == "down" else self.resblock_up_levels
@@ -307,12 +312,9 @@ class UNet(nn.Module):
             if any(not first <= level <= end for level in levels or ()):
                 allowed = f"levels within {first} … {end}" if end >= first else "() with one level"
                 raise ValueError(f"resblock_{name}_levels={levels} must be {allowed}")
-        label_size = None
-        if self.class_embedding == "identity":
-            label_size = self.time_widths[2]
-            if self.num_classes is not None:
-                raise ValueError(f"num_classes={self.num_classes} must be None where class_embedding is 'identity'")
-        checks.check_inputs(x, t, label, image, self.num_classes, label_size=label_size)
+        if self.label_size and self.num_classes is not None:
+            raise ValueError(f"num_classes={self.num_classes} must be None where class_embedding is 'identity'")
+        checks.check_inputs(x, t, label, image, self.num_classes, label_size=self.label_size)
         checks.check_channels(self, "conv_in", x, image)
         # Once there are parameters, the network also runs on images of other sizes than it was trained on.
         if self.attention_levels is None and self.is_initializing():
