@@ -10,6 +10,7 @@ import numpy as np
 from diffjax import models
 from diffjax.errors import UserError, read_json
 from diffjax.interop import mapping
+from diffjax.models.layers import Activation
 
 # diffusers' defaults of fields that a config may leave out.
 _UNET = {
@@ -43,7 +44,13 @@ _UNET = {
     "num_train_timesteps": None,
 }
 # diffusers' names of activations, and ours.
-_ACTIVATIONS = {"silu": "swish", "swish": "swish", "relu": "relu", "gelu": "gelu", "mish": "mish"}
+_ACTIVATIONS: dict[str, Activation] = {
+    "silu": "swish",
+    "swish": "swish",
+    "relu": "relu",
+    "gelu": "gelu",
+    "mish": "mish",
+}
 _ALLOWED = {
     "time_embedding_type": ("positional",),
     "mid_block_type": ("UNetMidBlock2D", None),

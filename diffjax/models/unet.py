@@ -143,8 +143,8 @@ class UNet(nn.Module):
         """The size of the vectors that the network takes as labels; 0: it takes none."""
         return self.time_widths[2] if self.class_embedding == "identity" else 0
 
-    def resampled_by_block(self, side: Literal["down", "up"], level: int) -> bool:
-        """Returns whether a residual block, not a convolution, halves or doubles the result of a level."""
+    def resampled_by_block(self, side: str, level: int) -> bool:
+        """Returns whether a residual block halves ("down") or doubles ("up") the result of a level."""
         levels = self.resblock_down_levels if side == "down" else self.resblock_up_levels
         return self.resblock_updown if levels is None else level in levels
 
