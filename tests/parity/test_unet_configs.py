@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -244,12 +245,9 @@ def test_a_network_with_a_condition_image(inputs, outputs, variance, tmp_path):
     assert (run.image_shape, run.task.condition_channels) == ((8, 8, 3), inputs - 3)
     with pytest.raises(UserError, match=f"takes a condition image of {inputs - 3} channels: sample it with dj.sample"):
         run.sample(1)
-    x, t = jnp.ones((2, 8, 8, 3)), jnp.array([5, 900])
-    images = (jnp.zeros((2, 8, 8, inputs - 3)), jnp.ones((2, 8, 8, inputs - 3)))
-    found = [run.predictor(image=image)(x, t) for image in images]
-    found = [answer.eps if variance == "learned_range" else answer for answer in found]
-    assert found[0].shape == x.shape
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+    x, t, image = jnp.ones((2, 8, 8, 3)), jnp.array([5, 900]), jnp.ones((2, 8, 8, inputs - 3))
+    found = jax.eval_shape(run.predictor(image=image), x, t)
+    assert (found.eps if variance == "learned_range" else found).shape == x.shape
 
 
 def test_a_network_that_takes_vectors(tmp_path):
