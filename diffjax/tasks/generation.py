@@ -39,6 +39,8 @@ class Generation(Task):
     """The variance that the network also predicts: "learned_range", "learned" or None."""
     condition_channels: int = 0
     """The channels of the condition image that `predictor` takes, as imported upsamplers do; 0: none."""
+    label_size: int = 0
+    """The size of the vectors that `predictor` takes as labels, as some imported networks do; 0: none."""
 
     OPTIONS: ClassVar[Mapping[str, Field]] = {
         "timestep_scale": Field(
@@ -73,7 +75,13 @@ class Generation(Task):
 
     def init(self, key: jax.Array) -> Any:
         """Returns fresh parameters."""
-        return models.init_params(self.network, self.image_shape, key, image_channels=self.condition_channels)
+        return models.init_params(
+            self.network,
+            self.image_shape,
+            key,
+            image_channels=self.condition_channels,
+            label_size=self.label_size,
+        )
 
     def loss(self, *, train: bool = True) -> Loss:
         """Returns the denoising loss of `batch["image"]`, uint8 `[B, H, W, C]`, with ε ~ N(0, I) by each example's key.
@@ -122,8 +130,13 @@ class Generation(Task):
 
         Raises:
           UserError: a schedule other than that of training; guidance of a network that was not trained for it; no
-            condition image for a network that takes one.
+            condition image, or no vector, for a network that takes one.
         """
+        if self.label_size and "label" not in condition:
+            raise UserError(
+                f"this network takes a vector of {self.label_size} numbers for each image: sample it with "
+                "dj.sample(run.sampler, run.predictor(label=…), …)"
+            )
         if self.condition_channels and "image" not in condition:
             raise UserError(
                 f"this network takes a condition image of {self.condition_channels} channels: sample it with "
