@@ -13,6 +13,8 @@ from safetensors.numpy import save
 
 from diffjax.errors import UserError
 
+_CHECKSUM = "diffjax_checksum"
+"""The name of the checksum in the metadata of a safetensors file."""
 _WIDENED = ("float16", "bfloat16")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -50,7 +52,7 @@ def to_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str
       tensors: the tensors by name.
       metadata: texts by name.
     """
-    return save(dict(tensors), {**metadata, "checksum": _checksum(tensors, metadata)})
+    return save(dict(tensors), {**metadata, _CHECKSUM: _checksum(tensors, metadata)})
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -65,7 +67,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    found = metadata.pop("checksum", None)
+    found = metadata.pop(_CHECKSUM, None)
     if found is not None and found != _checksum(tensors, metadata):
         raise UserError(f"cannot read {path}: it is damaged (its checksum differs)")
     return tensors, metadata
