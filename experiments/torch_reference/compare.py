@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import diffjax as dj
-from diffjax import samplers, schedules
+from diffjax import schedules
 from diffjax.sampling import Prediction
 
 SHAPE = (3, 4, 4, 2)
@@ -36,7 +36,7 @@ class Row:
     steps: int
     sampler: str
     counterpart: str
-    ours: Callable[[schedules.NoiseSchedule], samplers.Sampler]
+    ours: Callable[[schedules.NoiseSchedule], dj.Sampler]
     theirs: Callable[["Case"], torch.Tensor]
     """x at every grid point, `[S + 1, B, …]`."""
     eta: float | None = None
