@@ -80,8 +80,7 @@ def heun(
       churn_noise: S_noise, the factor of the added noise; slightly above 1 makes up for detail that is lost.
 
     Raises:
-      ValueError: a negative option, S_tmin > S_tmax, churn on a grid that ascends, an invalid grid, or one that leads to
-        ᾱ = 0.
+      ValueError: a negative option, S_tmin > S_tmax, churn on a grid that ascends, an invalid grid, or a step to ᾱ = 0.
     """
     levels = levels_of(schedule, grid)
     check_signal(levels.ab_s)

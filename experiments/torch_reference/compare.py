@@ -16,7 +16,6 @@ import torch
 import diffjax as dj
 from diffjax import continuous_time, schedules
 from diffjax.sampling import Prediction
-from diffjax.steps import Sampler
 
 SHAPE = (3, 4, 4, 2)
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5}
@@ -37,7 +36,7 @@ class Row:
     steps: int
     sampler: str
     counterpart: str
-    ours: Callable[[schedules.NoiseSchedule], Sampler]
+    ours: Callable[[schedules.NoiseSchedule], dj.Sampler]
     theirs: Callable[["Case"], torch.Tensor]
     """x at every grid point, `[S + 1, B, …]`."""
     eta: float | None = None

@@ -69,14 +69,16 @@ for order in (1, 2, 3):
             CASES += case(SINGLE, config | SDE_PP, pp_single, (12, 25), **options, eta=1.0)
     for kind in ("bh1", "bh2"):
         config, options = {"solver_order": order, "solver_type": kind}, {"order": order, "solver_type": kind}
-        CASES += case(UNIPC, config, samplers.unipc, **options)
-        CASES += case(UNIPC, config | TRAILING, samplers.unipc, **options)
-        CASES += case(UNIPC, config | SIGMA_MIN | NOT_AT_END, samplers.unipc, **options, lower_order_final=False)
-        CASES += case(UNIPC, config | SIGMA_MIN | {"predict_x0": False}, samplers.unipc, **options, predict_x0=False)
-        CASES += case(
-            UNIPC, config | {"disable_corrector": [0, 1, 4]}, samplers.unipc, **options, disable_corrector=(0, 1, 4)
-        )
-        CASES += case(UNIPC, config | {"disable_corrector": range(25)}, samplers.unipc, **options, corrector=False)
+        at_0 = config | SIGMA_MIN  # diffusers' step to clean data is NaN with bh1
+        CASES += case(UNIPC, at_0, samplers.unipc, **options)
+        CASES += case(UNIPC, at_0 | NOT_AT_END, samplers.unipc, **options, lower_order_final=False)
+        CASES += case(UNIPC, at_0 | {"predict_x0": False}, samplers.unipc, **options, predict_x0=False)
+    config = {"solver_order": order}
+    CASES += case(UNIPC, config | TRAILING, samplers.unipc, order=order)
+    CASES += case(
+        UNIPC, config | {"disable_corrector": [0, 1, 4]}, samplers.unipc, order=order, disable_corrector=[0, 1, 4]
+    )
+    CASES += case(UNIPC, config | {"disable_corrector": range(25)}, samplers.unipc, order=order, corrector=False)
     CASES += case(DEIS, {"solver_order": order} | NOT_AT_END, samplers.deis, order=order)
     CASES += case(DEIS, {"solver_order": order}, samplers.deis, order=order, lower_order_final=True)
 CASES += case(MULTI, {"solver_order": 2, "euler_at_final": True} | NOT_AT_END | SIGMA_MIN, pp, euler_at_final=True)
@@ -105,7 +107,7 @@ def test_whole_runs(name, config, sampler, num_steps):
     table = sampler(schedules.from_alpha_bars(alpha_bars), grid)
     ours = np.asarray(dj.sample_trajectory(table, predict, x, keys).x)
     errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(ours, theirs, strict=True)]
-    assert max(errors) <= 1e-9
+    assert np.max(errors) <= 1e-9
     assert table.num_rows == num_steps
 
 
