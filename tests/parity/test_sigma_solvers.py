@@ -1,5 +1,6 @@
 """The solvers in x̄ and σ̄ give, number for number, what diffusers and k-diffusion give in float64, on whole runs."""
 
+import dataclasses
 import importlib
 import warnings
 
@@ -215,6 +216,33 @@ def test_pndm(prediction, num_steps, set_alpha_to_one):
     theirs = run_diffusers("PNDMScheduler", num_steps, torch.from_numpy(np.array(x)), **config)
     ours = sampling.sample(table, parameterization.from_v(predict, SCHEDULE) if is_v else predict, x)
     assert relative_error(ours, theirs) <= 1e-9
+
+
+@pytest.mark.parametrize("num_steps", [10, 25])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_ddim_inverse(prediction, num_steps):
+    grid = np.append(-1, timesteps.leading(1000, num_steps)[-2::-1])
+    table = samplers.probability_flow(SCHEDULE, grid, network_at="destination")
+    _, x = start()
+    model = parameterization.from_v(predict) if prediction == "v_prediction" else predict
+    config = {"prediction_type": prediction, "clip_sample": False}
+    theirs = run_diffusers("DDIMInverseScheduler", num_steps, torch.from_numpy(np.array(x)), **config)
+    assert relative_error(sampling.sample(table, model, x), theirs) <= 1e-9
+
+
+def test_pinned_ddim_inverse_with_v():
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+    from pinned_loops import numbered_sample
+    from pinned_values import RECORDS
+
+    record = next(record for record in RECORDS if record.test == "ddim_inverse::full_loop_with_v_prediction")
+    grid = np.append(-1, timesteps.leading(1000, 10)[-2::-1])
+    table = samplers.probability_flow(SCHEDULE, grid, network_at="destination")
+    table = dataclasses.replace(table, rederive_eps=False)  # theirs keeps ε̂ after clipping
+    x = jnp.asarray(numbered_sample(record.shape))
+    total = np.sum(np.abs(sampling.sample(table, parameterization.from_v(pinned_network), x, clip=1.0)))
+    assert total == pytest.approx(record.float64_sum, rel=1e-9)
+    assert total == pytest.approx(record.sum, abs=record.sum_atol)
 
 
 def test_pinned_pndm_with_v():
