@@ -21,37 +21,43 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax import process
-from diffjax.prediction import Predict, Prediction, as_predict, one_array, same_shape
+from diffjax.prediction import Predict, Prediction, Target, as_predict, one_array, same_shape
 from diffjax.schedules import NoiseSchedule
 
 
-def from_x0(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+def from_x0(predict: Predict, schedule: NoiseSchedule | None = None) -> jax.tree_util.Partial:
     """Converts a network that predicts x_0 into one that returns `Prediction(x0, eps)`; valid at ᾱ = 0 too.
 
     ε̂ = (x - √ᾱ·x̂0)/√(1-ᾱ).
 
     Args:
       predict: returns x̂0 `[B, …]`.
-      schedule: the schedule that the sampling loop's t refers to.
+      schedule: the schedule that the sampling loop's t refers to; None: the loop itself converts, at the level of its
+        x (`Target`). The two differ where a table calls the network at the time of another level.
 
     Raises:
       ValueError: `predict` is not callable; when called, the network's output has another shape than x.
     """
+    if schedule is None:
+        return jax.tree_util.Partial(_x0_target, as_predict(predict))
     return jax.tree_util.Partial(_from_x0, as_predict(predict), process.Scales.of(schedule))
 
 
-def from_v(predict: Predict, schedule: NoiseSchedule) -> jax.tree_util.Partial:
+def from_v(predict: Predict, schedule: NoiseSchedule | None = None) -> jax.tree_util.Partial:
     """Converts a network that predicts v into one that returns `Prediction(x0, eps)`; valid at ᾱ = 0 too.
 
     x̂0 = √ᾱ·x - √(1-ᾱ)·v̂, ε̂ = √(1-ᾱ)·x + √ᾱ·v̂ (Salimans & Ho 2022, App. D).
 
     Args:
       predict: returns v̂ `[B, …]`.
-      schedule: the schedule that the sampling loop's t refers to.
+      schedule: as in `from_x0`. diffusers' `DDIMInverseScheduler` converts v̂ of the destination's time at the source's
+        level: `probability_flow(network_at="destination")` with no schedule here.
 
     Raises:
       ValueError: as in `from_x0`.
     """
+    if schedule is None:
+        return jax.tree_util.Partial(_v_target, as_predict(predict))
     return jax.tree_util.Partial(_from_v, as_predict(predict), process.Scales.of(schedule))
 
 
@@ -218,6 +224,14 @@ def map_timesteps(predict: Predict, indices: ArrayLike) -> jax.tree_util.Partial
     if indices[0] < 0 or np.any(np.diff(indices) <= 0):
         raise ValueError(f"indices must ascend strictly from 0 or above; they are {indices}")
     return jax.tree_util.Partial(_map_timesteps, as_predict(predict), indices.astype(np.int32))
+
+
+def _x0_target(predict, x, t):
+    return Target(_value(predict, x, t), "x0")
+
+
+def _v_target(predict, x, t):
+    return Target(_value(predict, x, t), "v")
 
 
 def _from_x0(predict, scales, x, t):

@@ -1,12 +1,13 @@
 """ER-SDE-Solvers."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax.samplers.base import SAMPLERS, levels_of
-from diffjax.samplers.recorder import Recorder
+from diffjax.samplers.recorder import Call, Expression, Recorder
 from diffjax.samplers.sigma_space import check_distinct, grid_levels
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
@@ -49,7 +50,8 @@ def er_sde(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 3, noise_sc
     check_distinct(levels_of(schedule, grid))
     levels, dtype = grid_levels(schedule, grid)
     phi = _SCALINGS[noise_scaling]
-    recorder, x, calls = Recorder(), Recorder.start, []
+    recorder, x = Recorder(), Recorder.start
+    calls: list[Call] = []  # newest first
     for here, there in itertools.pairwise(levels):
         call = recorder.call(x, here)
         calls.insert(0, call)
@@ -63,23 +65,23 @@ def er_sde(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 3, noise_sc
         used = min(order, len(calls))
         if used >= 2:
             slope = _slope(calls[0], calls[1])
-            x = x + (h + phi(sigma_to) * _integral(lambda s: 1.0 / phi(s), sigma_to, sigma)) * slope
+            x = x + (h + phi(sigma_to) * _integral(phi, sigma_to, sigma, 0)) * slope
         if used == 3:
             before = _slope(calls[1], calls[2])
             curvature = (slope - before) / (0.5 * (calls[0].level.sigma_bar - calls[2].level.sigma_bar))
-            moment = _integral(lambda s, start=sigma: (s - start) / phi(s), sigma_to, sigma)
+            moment = _integral(phi, sigma_to, sigma, 1)
             x = x + (0.5 * h**2 + phi(sigma_to) * moment) * curvature
         x = there.signal * x
     return recorder.finish(x, levels[-1], dtype=dtype)
 
 
-def _slope(newer, older):
+def _slope(newer: Call, older: Call) -> Expression:
     """Returns the difference of the x̂0 of two calls, divided by that of σ̄."""
     return (newer.x0 - older.x0) / (newer.level.sigma_bar - older.level.sigma_bar)
 
 
-def _integral(function, low: float, high: float) -> float:
-    """Returns the integral of a smooth function of σ > 0, by Gauss-Legendre quadrature in log σ."""
+def _integral(phi: Callable[[np.ndarray], np.ndarray], low: float, high: float, power: int) -> float:
+    """Returns ∫ (σ - high)^power/φ(σ) from `low` > 0 to `high`, by Gauss-Legendre quadrature in log σ."""
     middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
     sigma = np.exp(middle + half * _POINTS)
-    return float(half * np.sum(_WEIGHTS * function(sigma) * sigma))
+    return float(half * np.sum(_WEIGHTS * (sigma - high) ** power / phi(sigma) * sigma))

@@ -27,7 +27,8 @@ def probability_flow(
         and a step to -1 would leave noise in the data.
       form: the equation of the paper, "eq13" or "eq15".
       network_at: the timestep of the network call: "source", where a step begins, or "destination", where it ends
-        (diffusers' `DDIMInverseScheduler`).
+        (diffusers' `DDIMInverseScheduler`). It is not the level of x, so that v- and x_0-networks need
+        `parameterization.from_v(predict)` without a schedule.
 
     Raises:
       ValueError: an unknown `form` or `network_at`, an invalid grid, or a grid with -1 for eq15.

@@ -24,7 +24,8 @@ def plms(
         x_s = √ᾱ_s/√ᾱ_t·x_t + (√(1-ᾱ_s) - √ᾱ_s/√ᾱ_t·√(1-ᾱ_t))·ε̂',     ε̂' = (55ε̂ - 59ε̂₍₋₁₎ + 37ε̂₍₋₂₎ - 9ε̂₍₋₃₎)/24
 
     The first steps have order 1, 2, 3, which makes it iPNDM (Zhang & Chen 2023, App. H.2; diffusers' `IPNDMScheduler`).
-    The weights assume equal steps in t.
+    The weights assume equal steps in t. A first level without signal (ᾱ = 0) is left by DDIM's step, for networks that
+    predict x̂0 there.
 
     Args:
       schedule: the noise schedule.
@@ -47,10 +48,14 @@ def plms(
         if first_step == "heun":
             raise ValueError("average='v' needs first_step='euler'")
         return _in_v(schedule, levels, order=order, runge_kutta=0)
-    a, c = transfer(levels.ab_t, levels.ab_s)
+    without_signal = levels.ab_t == 0.0
+    a, c = transfer(np.where(without_signal, levels.ab_s, levels.ab_t), levels.ab_s)
+    a, c = np.where(without_signal, 0.0, a), np.where(without_signal, np.sqrt(1.0 - levels.ab_s), c)
     weights = c[:, None] * _ADAMS_BASHFORTH[np.minimum(np.arange(len(c)), order - 1), :order]
     if first_step == "euler":
-        return one_call_a_step(levels, a=a, c=weights[:, 0], eps_history=weights[:, 1:])
+        b = np.where(without_signal, np.sqrt(levels.ab_s), 0.0)
+        return one_call_a_step(levels, a=a, b=b, c=weights[:, 0], eps_history=weights[:, 1:])
+    check_signal(levels.ab_t)
     if len(c) < 2:
         raise ValueError("first_step='heun' needs num_steps ≥ 2")
     first, rest = (Levels(*(column[part] for column in levels)) for part in (slice(1), slice(1, None)))
@@ -165,8 +170,10 @@ def _in_v(schedule: NoiseSchedule, levels: Levels, *, order: int, runge_kutta: i
         slopes.insert(0, _v(first))
         if number >= runge_kutta or single[number]:
             used = 1 if number < runge_kutta else min(len(slopes), order)
-            weights = _ADAMS_BASHFORTH[used - 1, :used]
-            x = _step_by_v(first, sum(float(w) * v for w, v in zip(weights, slopes, strict=False)), there)
+            mean = Expression({})
+            for weight, v in zip(_ADAMS_BASHFORTH[used - 1], slopes[:used], strict=False):
+                mean = mean + weight * v
+            x = _step_by_v(first, mean, there)
             continue
         middle = level_at(schedule, _middle(t, s))
         second = recorder.call(_step_by_v(first, _v(first), middle), middle, on_grid=False)

@@ -25,7 +25,7 @@ def level_between(schedule: NoiseSchedule, sigma: float, dtype: np.dtype) -> Lev
     """Returns the level with noise level σ̄; among whole timesteps (an integer `dtype`), the nearest in log σ̄."""
     if dtype.kind == "f":
         return level_of_sigma(schedule, sigma)
-    return level_at(schedule, np.int32(max(np.round(schedule.timestep_at(sigma)), 0)))
+    return level_at(schedule, np.maximum(np.round(schedule.timestep_at(sigma)), 0).astype(np.int32))
 
 
 def is_single_call(here: Level, there: Level) -> bool:

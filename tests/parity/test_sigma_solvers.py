@@ -1,5 +1,6 @@
 """The solvers in x̄ and σ̄ give, number for number, what diffusers and k-diffusion give in float64, on whole runs."""
 
+import dataclasses
 import importlib
 import warnings
 
@@ -66,7 +67,7 @@ def run_diffusers(name, num_steps, x_bar, draws=None, *, network=torch_network, 
     given = Draws(given={call: z.numpy() for call, z in (draws or {}).items()})
     with in_precision(module, "float64"), drawing(module, given), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated ways to hand arrays over
-        scheduler = kind(trained_betas=SCHEDULE.betas.tolist(), **config)
+        scheduler = kind(**{"trained_betas": SCHEDULE.betas.tolist(), **config})
         scheduler.set_timesteps(num_steps)
         for t in scheduler.timesteps:
             scaled = scheduler.scale_model_input(x_bar, t)
@@ -217,6 +218,33 @@ def test_pndm(prediction, num_steps, set_alpha_to_one):
     assert relative_error(ours, theirs) <= 1e-9
 
 
+@pytest.mark.parametrize("num_steps", [10, 25])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_ddim_inverse(prediction, num_steps):
+    grid = np.append(-1, timesteps.leading(1000, num_steps)[-2::-1])
+    table = samplers.probability_flow(SCHEDULE, grid, network_at="destination")
+    _, x = start()
+    model = parameterization.from_v(predict) if prediction == "v_prediction" else predict
+    config = {"prediction_type": prediction, "clip_sample": False}
+    theirs = run_diffusers("DDIMInverseScheduler", num_steps, torch.from_numpy(np.array(x)), **config)
+    assert relative_error(sampling.sample(table, model, x), theirs) <= 1e-9
+
+
+def test_pinned_ddim_inverse_with_v():
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+    from pinned_loops import numbered_sample
+    from pinned_values import RECORDS
+
+    record = next(record for record in RECORDS if record.test == "ddim_inverse::full_loop_with_v_prediction")
+    grid = np.append(-1, timesteps.leading(1000, 10)[-2::-1])
+    table = samplers.probability_flow(SCHEDULE, grid, network_at="destination")
+    table = dataclasses.replace(table, rederive_eps=False)  # theirs keeps ε̂ after clipping
+    x = jnp.asarray(numbered_sample(record.shape))
+    total = np.sum(np.abs(sampling.sample(table, parameterization.from_v(pinned_network), x, clip=1.0)))
+    assert total == pytest.approx(record.float64_sum, rel=1e-9)
+    assert total == pytest.approx(record.sum, abs=record.sum_atol)
+
+
 def test_pinned_pndm_with_v():
     pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
     from pinned_loops import numbered_sample
@@ -233,3 +261,45 @@ def test_pinned_pndm_with_v():
 @jax.tree_util.Partial
 def pinned_network(x, t):
     return x * t[0] / (t[0] + 1)
+
+
+def ipndm(num_steps):
+    """Returns (schedule, table) of diffusers' `IPNDMScheduler`: √(1-ᾱ) = sin²(πt/2) at t = 1/S, 2/S, …, 1.
+
+    It divides by √ᾱ or at least 1e-8, so that x̂0 is 0 on the first step, where ε̂ is x.
+    """
+    t = np.arange(1, num_steps + 1) / num_steps
+    schedule = schedules.from_alpha_bars(np.append(1 - np.sin(np.pi * t[:-1] / 2) ** 4, 0.0))
+    table = samplers.plms(schedule, timesteps.full(num_steps))
+    b = np.where(np.arange(num_steps) == 0, 0.0, table.b)
+    t_net = np.arctan2(table.noise, table.signal) / np.pi * 2
+    return dataclasses.replace(table, b=b, t_net=t_net)
+
+
+@pytest.mark.parametrize("num_steps", [10, 25])
+def test_ipndm(num_steps):
+    _, x = start()
+    theirs = run_diffusers("IPNDMScheduler", num_steps, torch.from_numpy(np.array(x)), trained_betas=None)
+    ours = sampling.sample(ipndm(num_steps), parameterization.from_v(predict), x)
+    assert relative_error(ours, theirs) <= 1e-9
+
+
+def test_pinned_ipndm():
+    """Its test runs twice over the timesteps, and the second time the history is that of the first.
+
+    There, x - ε̂' is no longer 0 at t = 1, and divided by 1e-8.
+    """
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+    from pinned_loops import numbered_sample
+    from pinned_values import RECORDS
+
+    record = next(record for record in RECORDS if record.test == "ipndm::full_loop_no_noise")
+    once = ipndm(10)
+    a = np.array(once.a)
+    a[0] = once.signal_to[0] / 1e-8
+    slope = np.append(once.noise_to[0] - a[0], once.noise_to[1:] - a[1:] * once.noise[1:])
+    again = dataclasses.replace(once, a=a, c=slope * 55 / 24, eps_history=slope[:, None] * [-59 / 24, 37 / 24, -9 / 24])
+    table = jax.tree.map(lambda *parts: np.concatenate(parts), once, again)
+    x = jnp.asarray(numbered_sample(record.shape))
+    total = np.sum(np.abs(sampling.sample(table, parameterization.from_v(pinned_network), x)))
+    assert total == pytest.approx(record.float64_sum, rel=1e-7)
