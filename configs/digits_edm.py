@@ -1,6 +1,8 @@
 """The digits by EDM: preconditioning, log-normal noise levels and weighting of Karras et al. 2022, Heun's steps.
 
 diffjax train --config digits_edm --workdir runs/digits_edm
+
+The whole training was not run here.
 """
 
 import ml_collections

@@ -1,6 +1,8 @@
 """The digits by rectified flow: the velocity on the linear path, logit-normal times (Esser et al. 2024), Euler's steps.
 
 diffjax train --config digits_flow --workdir runs/digits_flow
+
+The whole training was not run here.
 """
 
 import ml_collections

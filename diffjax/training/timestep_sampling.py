@@ -64,14 +64,14 @@ def has_real_times(kind: str, schedule: NoiseSchedule, options: Mapping[str, Any
     Raises:
       ValueError: as in `sample_timesteps`.
     """
-    history = initial_history(kind, schedule.num_timesteps)
 
-    def sampled(key):
+    def sampled():
+        key, history = jax.random.key(0), initial_history(kind, schedule.num_timesteps)
         return sample_timesteps(
             kind, key, jnp.arange(2), batch_size=2, schedule=schedule, history=history, options=options
         )
 
-    return jnp.issubdtype(jax.eval_shape(sampled, jax.random.key(0)).t.dtype, jnp.floating)
+    return jnp.issubdtype(jax.eval_shape(sampled).t.dtype, jnp.floating)
 
 
 @TIMESTEP_SAMPLINGS.register
