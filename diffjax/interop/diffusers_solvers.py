@@ -98,11 +98,14 @@ def _deis(config: Config) -> tuple[str, dict[str, Any]]:
 
 def _sa(config: Config) -> tuple[str, dict[str, Any]]:
     names = ("predictor_order", "corrector_order", "lower_order_final")
-    return "sa_solver", {name: config[name] for name in names}
+    # The default of tau_func: τ is 1 at these times and 0 at others.
+    return "sa_solver", {name: config[name] for name in names} | {"tau": 1.0, "tau_interval": (200.0, 800.0)}
 
 
 def _pndm(config: Config) -> tuple[str, dict[str, Any]]:
-    return ("plms", {"first_step": "heun"}) if config["skip_prk_steps"] else ("pndm", {})
+    if config["skip_prk_steps"]:
+        return "plms", {"first_step": "heun"}
+    return "pndm", {"average": "v" if config["prediction_type"] == "v_prediction" else "eps"}
 
 
 def _named(name: str, **options: Any) -> Callable[[Config], tuple[str, dict[str, Any]]]:
@@ -177,8 +180,6 @@ SOLVERS = {
             "algorithm_type": ("data_prediction",),
             "predictor_order": (1, 2, 3),
             "corrector_order": (1, 2, 3),
-            # diffusers' adaptive τ is 1 where 200 ≤ t ≤ 800, for this number alone.
-            "num_train_timesteps": (1000,),
         },
         surplus=1,
         final="first",
@@ -211,9 +212,8 @@ SOLVERS = {
     "LMSDiscreteScheduler": Solver(_SIGMAS | _LEVELS, _named("lms")),
     "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS),
     "KDPM2AncestralDiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS),
-    "DPMSolverSDEScheduler": Solver(
-        _OF_KDPM2 | {"noise_sampler_seed": None}, _named("dpm_solver_pp_sde", eta=1.0), {"noise_sampler_seed": (None,)}
-    ),
+    # Its noise_sampler_seed is a seed of the noise, which is this library's own.
+    "DPMSolverSDEScheduler": Solver(_OF_KDPM2, _named("dpm_solver_pp_sde", eta=1.0)),
 }
 """The schedulers of diffusers that are solvers, by class."""
 
@@ -248,6 +248,8 @@ def check(kind: str, config: Config) -> None:
     algorithm = config.get("algorithm_type", "")
     if algorithm in ("dpmsolver", "sde-dpmsolver") and config["final_sigmas_type"] == "zero":
         raise ValueError(f"final_sigmas_type='zero' needs algorithm_type 'dpmsolver++', not {algorithm!r}")
+    if config.get("skip_prk_steps") and config["prediction_type"] == "v_prediction":
+        raise ValueError("skip_prk_steps=True with prediction_type='v_prediction' is not supported")
     if kind == "DPMSolverSinglestepScheduler" and algorithm == "sde-dpmsolver":
         raise ValueError("algorithm_type='sde-dpmsolver' is not one of 'dpmsolver', 'dpmsolver++', 'sde-dpmsolver++'")
 

@@ -200,7 +200,7 @@ def _singlestep(schedule, grid, order, solver_type, eta, lower_order_final, *, p
     _check(order, solver_type, eta)
     levels, points = levels_and_lambda(schedule, grid, predict_x0=predict_x0, eta=eta)
     num_steps = len(levels.t)
-    orders = usable_orders(points, _group_orders(order, num_steps, lower_order_final))
+    orders = usable_orders(points, _group_orders(order, num_steps, lower_order_final), singlestep=True)
     starts = np.arange(num_steps) - orders + 1
     spans = Levels(levels.t[starts], levels.s, levels.ab_t[starts], levels.ab_s)
     step = transfer(spans, predict_x0=predict_x0, eta=eta)

@@ -88,15 +88,21 @@ def transfer(levels: Levels, *, predict_x0: bool, eta: ArrayLike = 0.0) -> Trans
     )
 
 
-def usable_orders(half_log_snr: np.ndarray, orders: Sequence[int]) -> list[int]:
+def usable_orders(half_log_snr: np.ndarray, orders: Sequence[int], *, singlestep: bool = False) -> list[int]:
     """Returns the order of each step, lowered to the calls that have a finite λ unlike that of the call before.
 
-    Step i of order o uses the calls i - o + 1 … i. Where its own h is infinite or 0, its order is 1.
+    Step i of order o uses the calls i - o + 1 … i. Where its own h is infinite or 0, its order is 1; a singlestep method,
+    whose step begins at the first of these calls, may also end at the λ of the last one.
     """
     usable = []
     for i, wanted in enumerate(orders):
         order = min(wanted, i + 1)
-        while order > 1 and not _are_distinct(half_log_snr[i - order + 1 : i + 2]):
+        while order > 1:
+            points = half_log_snr[i - order + 1 : i + 2]
+            if singlestep and points[-1] == points[-2]:
+                points = points[:-1]
+            if _are_distinct(points):
+                break
             order -= 1
         usable.append(order)
     return usable
