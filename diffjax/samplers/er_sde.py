@@ -66,11 +66,10 @@ def er_sde(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 3, noise_sc
         if used >= 2:
             slope = _slope(calls[0], calls[1])
             x = x + (h + phi(sigma_to) * _integral(phi, sigma_to, sigma, 0)) * slope
-        if used == 3:
-            before = _slope(calls[1], calls[2])
-            curvature = (slope - before) / (0.5 * (calls[0].level.sigma_bar - calls[2].level.sigma_bar))
-            moment = _integral(phi, sigma_to, sigma, 1)
-            x = x + (0.5 * h**2 + phi(sigma_to) * moment) * curvature
+            if used == 3:
+                span = 0.5 * (sigma - calls[2].level.sigma_bar)
+                curvature = (slope - _slope(calls[1], calls[2])) / span
+                x = x + (0.5 * h**2 + phi(sigma_to) * _integral(phi, sigma_to, sigma, 1)) * curvature
         x = there.signal * x
     return recorder.finish(x, levels[-1], dtype=dtype)
 
