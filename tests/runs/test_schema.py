@@ -72,17 +72,21 @@ def sections(section, prefix):
 def variant(path, value):
     """A config with that name, required options filled in."""
     changes = {path: value}
-    needed = {
-        "uniform": {"stride": 4},
-        "sections": {"counts": "5"},
-        "explicit": {"indices": (19, 10, 0)},
-        "from_sigmas": {"sigmas": (3.0, 0.5, 0.0)},
-        "npz": {"path": "nowhere.npz"},
-        "folder": {"path": "nowhere"},
-        "pairs": {"path": "nowhere"},
-        "tfds": {"dataset": "mnist"},
-        "from_betas": {"betas": (0.1,) * 20},
-    }.get(value, {})
+    needed = (
+        {
+            "uniform": {"stride": 4},
+            "sections": {"counts": "5"},
+            "explicit": {"indices": (19, 10, 0)},
+            "from_sigmas": {"sigmas": (3.0, 0.5, 0.0)},
+            "npz": {"path": "nowhere.npz"},
+            "folder": {"path": "nowhere"},
+            "pairs": {"path": "nowhere"},
+            "tfds": {"dataset": "mnist"},
+            "from_betas": {"betas": (0.1,) * 20},
+        }.get(value, {})
+        if path != "train.timestep_sampling"
+        else {}
+    )
     section = path.rpartition(".")[0]
     changes |= {f"{section}.{name}": option for name, option in needed.items()}
     if path == "task.name" and value != "generation":
