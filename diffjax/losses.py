@@ -105,9 +105,12 @@ def weights(
       options: the options of the weighting.
 
     Raises:
-      ValueError: an unknown weighting, target or option, or a weight that is not finite and ≥ 0 (as for ε at ᾱ = 0).
+      ValueError: an unknown weighting, target or option, σ_data ≤ 0, or a weight that is not finite and ≥ 0 (as for ε
+        at ᾱ = 0).
     """
     _check("target", target, TARGETS)
+    if not 1e-100 < sigma_data < np.inf:
+        raise ValueError(f"sigma_data={sigma_data} must be > 0 and finite")
     ratio = schedule.alpha_bars / (1.0 - schedule.alpha_bars)
     unit = {
         "x0": np.ones_like(ratio),

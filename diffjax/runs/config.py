@@ -161,7 +161,7 @@ TRAIN = Section(
             float,
             0.5,
             "σ_data of the target and the weighting edm: the standard deviation of the images in [-1, 1].",
-            above=0.0,
+            low=1e-3,
             high=1e3,
         ),
         "loss_norm": Field(str, "l2", "The norm of the prediction's error.", choices=losses.NORMS),

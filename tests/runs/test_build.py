@@ -42,7 +42,7 @@ def refused(tiny_config, tmp_path, count_compilations):
         ({"schedule__name": "flow"}, "config.train.target: 'eps' does not determine x0 .* 'x0', 'v', 'flow' or 'edm' do"),
         ({"schedule__name": "flow", "schedule__shift": 0.0, "train__target": "flow"}, "config.schedule.shift: 0.0 must be > 0"),
         ({"schedule__name": "edm", "schedule__sigma_max": 0.001}, "config.schedule.sigma_min: 0.002, sigma_max=0.001 must satisfy"),
-        ({"train__target": "edm", "train__sigma_data": 0.0}, "config.train.sigma_data: 0.0 must be a number > 0"),
+        ({"train__target": "edm", "train__sigma_data": 0.0}, "config.train.sigma_data: 0.0 must be a number ≥ 0.001"),
         ({"train__target": "edm", "train__vlb_weight": 0.1}, "config.train.vlb_weight: 0.1 must be 0 for the target 'edm'"),
         ({"train__level_mean": 0.0}, "config.train.level_mean: 0.0 is given, .* no such field of 'simple', 'uniform'"),
         ({"train__timestep_sampling": "log_normal", "train__level_std": 0.0}, "config.train.level_std: 0.0 must be > 0"),
