@@ -91,8 +91,8 @@ def transfer(levels: Levels, *, predict_x0: bool, eta: ArrayLike = 0.0) -> Trans
 def usable_orders(half_log_snr: np.ndarray, orders: Sequence[int], *, singlestep: bool = False) -> list[int]:
     """Returns the order of each step, lowered to the calls that have a finite λ unlike that of the call before.
 
-    Step i of order o uses the calls i - o + 1 … i. Where its own h is infinite or 0, its order is 1; a singlestep method,
-    whose step begins at the first of these calls, may also end at the λ of the last one.
+    Step i of order o uses the calls i - o + 1 … i. Where its own h is infinite or 0, its order is 1; the step of a
+    singlestep method, which begins at the first of these calls, may also end at the λ of the last one.
     """
     usable = []
     for i, wanted in enumerate(orders):
