@@ -86,7 +86,8 @@ def exponential(name, *, spacing, **options):
         clip = {"thresholding": case.clip is not None, "sample_max_value": case.clip or 1.0}
         scheduler = lift(name, case, spacing=spacing, **clip, **options)
         passed = [case.x]
-        with _reading_float64(_module(name), case.dtype):
+        with _reading_float64(_module(name), case.dtype), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in `lift`
             for row, t in enumerate(scheduler.timesteps):
                 with _drawing(name, case, row):
                     passed.append(scheduler.step(case.model(passed[-1], t), t, passed[-1]).prev_sample)
