@@ -416,6 +416,7 @@ def test_export_keeps_what_is_there(folder):
         ({"sample": {"clip": "clip"}}, "no clip='clip'"),
         ({"sample": {"end": 0}}, "no timestep spacing with end=0"),
         ({"task": {"timestep_scale": 0.5}}, "no timestep_scale=0.5"),
+        ({"train": {"target": "flow"}}, "no target='flow'"),
         ({"task": {"timestep_scale": 2.0}, "sample": {"clip": "clip"}}, "no timestep_scale=2.0, no clip='clip'"),
         ({"task": {"name": "super_resolution"}}, "have no SuperResolution"),
     ],
