@@ -46,6 +46,8 @@ _DEFAULT_ONLY = (
     "shift_terminal",
     "interpolation_type",
     "timestep_type",
+    # diffusers then replaces the last ᾱ, 0, by 2⁻²⁴, which is larger than the one before it.
+    "rescale_betas_zero_snr",
 )
 """Fields that must have their default."""
 
@@ -61,6 +63,8 @@ class Solver(NamedTuple):
     """Allowed values of fields."""
     surplus: int = 0
     """As in `diffusers_grids.grid`: 1 for multistep solvers."""
+    whole: bool = True
+    """As in `diffusers_grids.grid`."""
     final: str | None = None
     """What the last step leads to, if no field says so: the first timestep, or after other levels the last again."""
 
@@ -76,7 +80,10 @@ def _dpm(singlestep: bool) -> Callable[[Config], tuple[str, dict[str, Any]]]:
             "lower_order_final": config["lower_order_final"],
         }
         if singlestep:
-            return f"{name}_singlestep", options
+            # diffusers sets it itself where the last step leads to clean data.
+            return f"{name}_singlestep", options | {
+                "lower_order_final": config["lower_order_final"] or config["final_sigmas_type"] == "zero"
+            }
         return name, options | {"euler_at_final": config["euler_at_final"]}
 
     return sampler
@@ -124,6 +131,8 @@ _OF_DPM = _MULTISTEP | {
 _OF_KDPM2 = _SIGMAS | _LEVELS | _LATENT_BETAS
 # diffusers rounds the network's times at grid points and not at midpoints.
 _NOT_KARRAS = {"use_karras_sigmas": (False,)}
+# Its step knows no other.
+_NOT_SAMPLE = {"prediction_type": ("epsilon", "v_prediction")}
 
 SOLVERS = {
     "DPMSolverMultistepScheduler": Solver(
@@ -188,7 +197,7 @@ SOLVERS = {
         _BETAS | {"skip_prk_steps": False, "set_alpha_to_one": False, "timestep_spacing": "leading", "steps_offset": 0},
         _pndm,
         # Its steps end ⌊T/S⌋ below their starts, which is the next time in this spacing alone.
-        {"timestep_spacing": ("leading",)},
+        {"timestep_spacing": ("leading",)} | _NOT_SAMPLE,
     ),
     "EulerDiscreteScheduler": Solver(
         _SIGMAS
@@ -203,17 +212,23 @@ SOLVERS = {
         },
         _named("ddim", eta=0.0),
     ),
-    "EulerAncestralDiscreteScheduler": Solver(_SIGMAS | {"rescale_betas_zero_snr": False}, _named("ddim", eta=1.0)),
+    "EulerAncestralDiscreteScheduler": Solver(
+        _SIGMAS | {"rescale_betas_zero_snr": False}, _named("ddim", eta=1.0), _NOT_SAMPLE
+    ),
     "HeunDiscreteScheduler": Solver(
         _SIGMAS | _LEVELS | _LATENT_BETAS | {"clip_sample": False, "clip_sample_range": 1.0},
         _named("heun"),
-        {"beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")},
+        {"beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")} | _NOT_SAMPLE,
     ),
     "LMSDiscreteScheduler": Solver(_SIGMAS | _LEVELS, _named("lms")),
-    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS),
-    "KDPM2AncestralDiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS),
+    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False),
+    "KDPM2AncestralDiscreteScheduler": Solver(
+        _OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False
+    ),
     # Its noise_sampler_seed is a seed of the noise, which is this library's own.
-    "DPMSolverSDEScheduler": Solver(_OF_KDPM2, _named("dpm_solver_pp_sde", eta=1.0)),
+    "DPMSolverSDEScheduler": Solver(
+        _OF_KDPM2 | {"noise_sampler_seed": None}, _named("dpm_solver_pp_sde", eta=1.0), _NOT_SAMPLE, whole=False
+    ),
 }
 """The schedulers of diffusers that are solvers, by class."""
 
@@ -271,6 +286,7 @@ def sample_fields(kind: str, config: Config) -> tuple[dict[str, Any], dict[str, 
         "rule": config.get("timestep_spacing", "linspace"),
         "offset": config.get("steps_offset", 0) if config.get("timestep_spacing") == "leading" else 0,
         "surplus": solver.surplus,
+        "whole": solver.whole,
         "levels": levels,
         "sigma_min": config.get("sigma_min"),
         "sigma_max": config.get("sigma_max"),

@@ -190,6 +190,10 @@ class Task(abc.ABC):
           UserError: a schedule, guidance or condition that the network does not support.
         """
 
+    def at_level(self) -> "Task":
+        """Returns the task for tables that call the network at another time than that of x (`network_times`)."""
+        return self
+
     @abc.abstractmethod
     def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns a picture of images that the network makes, uint8 `[·, ·, 3]`.

@@ -41,6 +41,8 @@ class Generation(Task):
     """The channels of the condition image that `predictor` takes, as imported upsamplers do; 0: none."""
     label_size: int = 0
     """The size of the vectors that `predictor` takes as labels, as some imported networks do; 0: none."""
+    converts_in_loop: bool = False
+    """Whether `predictor` leaves the conversion of v̂ and x̂0 to the sampling loop (`at_level`)."""
 
     OPTIONS: ClassVar[Mapping[str, Field]] = {
         "timestep_scale": Field(
@@ -151,13 +153,20 @@ class Generation(Task):
         else:
             self._check_guidance(guidance)
             predict = self._guided(params, guidance, condition["label"])
+        target = self.objective.target
+        if self.converts_in_loop and self.variance is None and target in ("v", "x0"):
+            return parameterization.from_v(predict) if target == "v" else parameterization.from_x0(predict)
         return parameterization.from_target(
             predict,
             self.schedule,
-            self.objective.target,
+            target,
             variance=self.variance,
             sigma_data=self.objective.sigma_data,
         )
+
+    def at_level(self) -> "Generation":
+        """Returns the task whose v̂ and x̂0 are converted at the level of x, not at the time of the network call."""
+        return dataclasses.replace(self, converts_in_loop=True)
 
     def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns a grid of the samples 0, 1, … of seed 0."""
