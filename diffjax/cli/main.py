@@ -86,7 +86,9 @@ def entry_point(argv: Sequence[str] | None = None) -> None:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.is_ending:
             interrupts.end()
+        interrupts.leave()
         raise
+    interrupts.leave()
     sys.exit(status)
 
 

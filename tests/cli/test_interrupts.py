@@ -163,6 +163,28 @@ def test_a_full_disk_of_prepare_is_one_line(prepare, tmp_path):
     )
 
 
+AT_THE_END = """
+import atexit, os, signal, sys, time
+from diffjax.cli import main
+
+def late():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+atexit.register(late)
+main.entry_point({argv})
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"), [(["--version"], ""), (["sample", "--weights", "nowhere"], "error: nowhere does not exist\n")]
+)
+def test_a_signal_while_python_shuts_down_adds_nothing(argv, words):
+    with started("-c", AT_THE_END.format(argv=argv)) as process:
+        _, errors = process.communicate(timeout=50)
+    assert (process.returncode, errors) == (130, words)
+
+
 SLOW_IMPORT = """
 import os, signal, sys, time
 
