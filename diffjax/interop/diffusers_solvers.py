@@ -25,7 +25,8 @@ _BETAS = {
 _THRESHOLDS = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 _SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
 _LEVELS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
+_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0}
+_SHIFTED = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
 _MULTISTEP = _BETAS | _THRESHOLDS | _LEVELS | _FLOW | {"lower_order_final": True}
 _SIGMAS = _BETAS | _SPACED
 _LATENT_BETAS = {"beta_start": 8.5e-4, "beta_end": 0.012}
@@ -120,14 +121,18 @@ def _named(name: str, **options: Any) -> Callable[[Config], tuple[str, dict[str,
 
 
 _ORDER = {"solver_order": (1, 2, 3)}
-_OF_DPM = _MULTISTEP | {
-    "solver_order": 2,
-    "algorithm_type": "dpmsolver++",
-    "solver_type": "midpoint",
-    "final_sigmas_type": "zero",
-    "lambda_min_clipped": -math.inf,
-    "variance_type": None,
-}
+_OF_DPM = (
+    _MULTISTEP
+    | _SHIFTED
+    | {
+        "solver_order": 2,
+        "algorithm_type": "dpmsolver++",
+        "solver_type": "midpoint",
+        "final_sigmas_type": "zero",
+        "lambda_min_clipped": -math.inf,
+        "variance_type": None,
+    }
+)
 _OF_KDPM2 = _SIGMAS | _LEVELS | _LATENT_BETAS
 # diffusers rounds the network's times at grid points and not at midpoints.
 _NOT_KARRAS = {"use_karras_sigmas": (False,)}
@@ -149,6 +154,7 @@ SOLVERS = {
     ),
     "UniPCMultistepScheduler": Solver(
         _MULTISTEP
+        | _SHIFTED
         | _SPACED
         | {
             "solver_order": 2,
@@ -167,7 +173,7 @@ SOLVERS = {
         surplus=1,
     ),
     "DEISMultistepScheduler": Solver(
-        _MULTISTEP | _SPACED | {"solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"},
+        _MULTISTEP | _SHIFTED | _SPACED | {"solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"},
         _deis,
         _ORDER | {"algorithm_type": ("deis",), "solver_type": ("logrho",)},
         surplus=1,
@@ -311,7 +317,8 @@ def _final(solver: Solver, config: Config, levels: str) -> str:
 def _times(kind: str, config: Config, levels: str) -> str:
     """Returns the `network_times` of a solver."""
     if SOLVERS[kind].surplus == 0:
-        return "linear_sigma" if levels == "none" else "exact"
+        linear = "linear_sigma" if SOLVERS[kind].whole else "linear_sigma_at_starts"
+        return linear if levels == "none" else "exact"
     rounded = levels == "karras" or config.get("use_lu_lambdas")
     if kind == "DPMSolverMultistepScheduler" and config["beta_schedule"] == "squaredcos_cap_v2":
         rounded = False

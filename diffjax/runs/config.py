@@ -225,7 +225,7 @@ SAMPLE = Section(
             str,
             "exact",
             "On a grid between the timesteps, when the network is called: at the times of the levels (exact), at whole "
-            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma).",
+            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma, linear_sigma_at_starts).",
             choices=NETWORK_TIMES,
         ),
         "schedule": SCHEDULE._replace(
