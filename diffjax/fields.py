@@ -194,9 +194,13 @@ def _describe(wanted: Any) -> str:
         return " or ".join(_describe(option) for option in arguments if option is not type(None))
     if origin is tuple:
         if arguments[-1] is Ellipsis:
-            return f"a tuple of {_PLURALS.get(arguments[0], 'tuples')}"
+            return f"a tuple of {_plural(arguments[0])}"
         return f"a tuple of {len(arguments)} {_PLURALS.get(arguments[0], 'tuples')}"
     return _WORDS.get(wanted, str(wanted))
+
+
+def _plural(wanted: Any) -> str:
+    return _PLURALS[float] if wanted == int | float else _PLURALS.get(wanted, "tuples")
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,6 @@ import shutil
 import socket
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +31,9 @@ _CONTENTS = {
     b"<html": "a web page",
 }
 """What a file is, by the bytes with which it begins, in lower case for letters."""
+
+_ZIP_END = 22 + 65535
+"""The largest number of bytes of the record at the end of a zip file."""
 
 
 def to_path(path: str | os.PathLike) -> Path:
@@ -152,19 +154,53 @@ def read_npz(path: str | os.PathLike, names: Sequence[str] | None = None) -> dic
       ValueError: no such file, one that is damaged or no npz file, a name that it does not have, or an array of Python
         objects.
     """
-    if not Path(path).is_file():
+    path = to_path(path)
+    if not path.is_file():
         raise ValueError(f"path={str(path)!r} must be an existing file")
+    with _local_copy(path) as local, _opened_npz(local, path) as archive:
+        found = list(archive.files)
+        for name in names or ():
+            if name not in found:
+                raise ValueError(f"{name!r} is not in {path}; it has {', '.join(map(repr, found)) or 'no arrays'}")
+        return {name: _read_array(archive, name, path) for name in (found if names is None else names)}
+
+
+@contextlib.contextmanager
+def _local_copy(path: Path) -> Iterator[Path]:
+    """Yields the path itself, or that of a temporary copy of an object in a bucket."""
+    if not in_bucket(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
+        try:
+            copy.write(path.read_bytes())
+            copy.flush()
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+        yield Path(copy.name)
+
+
+def _opened_npz(local: Path, path: Path) -> np.lib.npyio.NpzFile:
+    """Opens an npz file; errors name `path`."""
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"cannot read {path}, which is not an npz file: {_why_no_zip(path)}")
-        with np.load(path, allow_pickle=False) as archive:
-            found = list(archive.files)
-            for name in names or ():
-                if name not in found:
-                    raise ValueError(f"{name!r} is not in {path}; it has {', '.join(map(repr, found)) or 'no arrays'}")
-            return {name: _read_array(archive, name, path) for name in (found if names is None else names)}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        if zipfile.is_zipfile(local):
+            archive = np.load(local, allow_pickle=False)
+            if _num_members(local) not in (len(archive.zip.infolist()), 0xFFFF):
+                archive.close()
+                raise ValueError("its list of arrays is damaged")
+            return archive
+        reason = _why_no_zip(local)
+    except Exception as error:  # numpy and zipfile raise many kinds, by what is damaged
+        raise ValueError(f"cannot read {path}: {_first_line(error)}") from error
+    raise ValueError(f"cannot read {path}, which is not an npz file: {reason}")
+
+
+def _num_members(path: str | os.PathLike) -> int:
+    """Returns the number of members that the end of a zip file states; zipfile does not compare it."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _ZIP_END))
+        content = file.read()
+    return int.from_bytes(content[content.rfind(b"PK\x05\x06") :][10:12], "little")
 
 
 def _why_no_zip(path: str | os.PathLike) -> str:
@@ -180,19 +216,25 @@ def _read_array(archive: np.lib.npyio.NpzFile, name: str, path: str | os.PathLik
     Raises:
       ValueError: an array that is damaged, or that holds Python objects.
     """
+    member = f"{name}.npy"
+    if member not in archive.zip.namelist():
+        raise ValueError(f"cannot read {name!r} of {path}: it is not an array; np.savez writes npz files")
     try:
-        array = archive[name]
-    except (
-        ValueError, OSError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
-        zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with archive.zip.open(member) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            # Only at the end of the member is its checksum compared.
+            if file.read(1):
+                raise ValueError("it is longer than its header says")
+    except Exception as error:  # numpy and zipfile raise many kinds, by what is damaged
+        text = _first_line(error)
         if "allow_pickle" in text:
             text = f"it holds Python objects; {name} = np.stack(list({name})) makes an array of images of one size"
         raise ValueError(f"cannot read {name!r} of {path}: {text}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"cannot read {name!r} of {path}: it is not an array; np.savez writes npz files")
     return array
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def write_arrays(path: str | os.PathLike, *, compressed: bool = True, **arrays: Any) -> Path:

@@ -15,22 +15,30 @@ from diffjax.noise import keys_of
 from diffjax.registry import Registry, call
 from diffjax.schedules import NoiseSchedule, Table
 
-TARGETS = ("eps", "x0", "v")
-"""The quantities that a network may be trained to predict."""
+TARGETS = ("eps", "x0", "v", "flow", "edm")
+"""The quantities that a network may be trained to predict (`process.convert`).
+
+"flow" is the velocity ε - x_0 of rectified flow (Liu et al. 2023), "edm" the output F of EDM's network (Karras et al.
+2022, Eq. 8). Networks of these two are called with `process.network_input`.
+"""
 NORMS = ("l2", "l1", "huber")
 """The norms of the error."""
 
-WEIGHTINGS = Registry("loss weighting")
-"""Functions (snr `[T]`, options) → the weight of the x0-error at each t, `[T]`; they may also take `unit` `[T]`.
+GIVEN = ("snr", "unit", "sigma_data")
+"""The parameters of a weighting that are no options of it."""
 
-At a given x_t, the squared errors of ε̂, x̂0 and v̂ of the same prediction have the ratio SNR : 1 : SNR + 1, with
-SNR = ᾱ/(1-ᾱ). `unit` is the term of the training target: 1 for x_0, SNR for ε and SNR + 1 for v.
+WEIGHTINGS = Registry("loss weighting")
+"""Functions (snr `[T]`, options) → the weight of the x0-error at each t, `[T]`.
+
+They may also take `unit` `[T]` and `sigma_data`. At a given x_t, the squared errors of ε̂, x̂0 and v̂ of the same
+prediction have the ratio SNR : 1 : SNR + 1, with SNR = ᾱ/(1-ᾱ). `unit` is the term of the training target: 1 for x_0,
+SNR for ε, SNR + 1 for v, (√SNR + 1)² for "flow" and SNR + 1/σ_data² for "edm".
 """
 
 
 @WEIGHTINGS.register
 def simple(unit: np.ndarray) -> np.ndarray:
-    """Weights the target's own error by 1; for ε, this is L_simple (DDPM Eq. 14)."""
+    """Weights the target's own error by 1; for ε, this is L_simple (DDPM Eq. 14), and for "edm", EDM's loss."""
     return unit
 
 
@@ -45,12 +53,12 @@ def min_snr(snr: np.ndarray, *, weighting_gamma: float = 5.0) -> np.ndarray:
     """Weights the x0-error by min(SNR, γ) (Hang et al. 2023, §3.4).
 
     Args:
-      weighting_gamma: γ, the largest weight.
+      weighting_gamma: γ, the largest weight, in (0, 1e6].
 
     Raises:
       ValueError: γ ≤ 0 or not finite.
     """
-    return np.minimum(snr, _checked_gamma(weighting_gamma))
+    return np.minimum(snr, _checked_gamma(weighting_gamma, 1e6))
 
 
 @WEIGHTINGS.register
@@ -58,13 +66,13 @@ def p2(snr: np.ndarray, *, weighting_gamma: float = 1.0) -> np.ndarray:
     """Weights the x0-error by SNR/(1 + SNR)^γ: the error of ε̂ over (1 + SNR)^γ (Choi et al. 2022, Eq. 8, k = 1).
 
     Args:
-      weighting_gamma: γ, the strength of the weighting.
+      weighting_gamma: γ, the strength of the weighting, in (0, 100].
 
     Raises:
       ValueError: γ ≤ 0 or not finite.
     """
     with np.errstate(over="ignore"):
-        return snr / (1.0 + snr) ** _checked_gamma(weighting_gamma)
+        return snr / (1.0 + snr) ** _checked_gamma(weighting_gamma, 100.0)
 
 
 @WEIGHTINGS.register
@@ -73,22 +81,45 @@ def truncated(snr: np.ndarray) -> np.ndarray:
     return np.maximum(snr, 1.0)
 
 
-def weights(schedule: NoiseSchedule, weighting: str = "simple", *, target: str = "eps", **options: Any) -> Table:
+@WEIGHTINGS.register
+def edm(snr: np.ndarray, sigma_data: float) -> np.ndarray:
+    """Weights the x0-error by (σ² + σ_data²)/(σ·σ_data)² = SNR + 1/σ_data² (Karras et al. 2022, Table 1)."""
+    return snr + 1.0 / sigma_data**2
+
+
+def weights(
+    schedule: NoiseSchedule,
+    weighting: str = "simple",
+    *,
+    target: str = "eps",
+    sigma_data: float = 0.5,
+    **options: Any,
+) -> Table:
     """Returns the weight of the error of `target` at each t, `[T]`: the weighting divided by the target's unit.
 
     Args:
       schedule: the noise schedule.
       weighting: a name in `WEIGHTINGS`, or an import path.
-      target: the training target: "eps", "x0" or "v".
+      target: the training target, one of `TARGETS`.
+      sigma_data: σ_data, for the target and the weighting "edm".
       options: the options of the weighting.
 
     Raises:
-      ValueError: an unknown weighting, target or option, or a weight that is not finite and ≥ 0 (as for ε at ᾱ = 0).
+      ValueError: an unknown weighting, target or option, σ_data ≤ 0, or a weight that is not finite and ≥ 0 (as for ε
+        at ᾱ = 0).
     """
     _check("target", target, TARGETS)
+    if not 1e-100 < sigma_data < np.inf:
+        raise ValueError(f"sigma_data={sigma_data} must be > 0 and finite")
     ratio = schedule.alpha_bars / (1.0 - schedule.alpha_bars)
-    unit = {"x0": np.ones_like(ratio), "eps": ratio.copy(), "v": ratio + 1.0}[target]
-    on_x0 = call(WEIGHTINGS[weighting], {"snr": ratio, "unit": unit}, options)
+    unit = {
+        "x0": np.ones_like(ratio),
+        "eps": ratio.copy(),
+        "v": ratio + 1.0,
+        "flow": (np.sqrt(ratio) + 1.0) ** 2,
+        "edm": ratio + 1.0 / sigma_data**2,
+    }[target]
+    on_x0 = call(WEIGHTINGS[weighting], {"snr": ratio, "unit": unit, "sigma_data": sigma_data}, options)
     if on_x0 is unit:
         return np.ones(schedule.num_timesteps)  # also where the unit is 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,7 +138,7 @@ def weighting_options(weighting: str) -> dict[str, Field]:
     Raises:
       ValueError: an unknown weighting.
     """
-    return fields.options(WEIGHTINGS[weighting], ("snr", "unit"))
+    return fields.options(WEIGHTINGS[weighting], GIVEN)
 
 
 def denoising(
@@ -122,6 +153,7 @@ def denoising(
     delta: float = 1.0,
     weights: ArrayLike | None = None,
     vlb_weight: float = 0.0,
+    sigma_data: float = 0.5,
 ) -> jax.Array:
     """Returns the error of the network's prediction at x_t, the mean over each example's elements: `[B]`.
 
@@ -131,23 +163,26 @@ def denoising(
     Args:
       schedule: the noise schedule.
       predict: (x_t, t) → the prediction of `target`, `[B, …, C]`; with `vlb_weight` > 0, `[B, …, 2C]` with the variance
-        in the last C channels (`parameterization.split_variance`).
+        in the last C channels (`parameterization.split_variance`). x_t is scaled as `process.network_input` says.
       x0, noise: `[B, …, C]`. With `vlb_weight` > 0, x0 is an 8-bit image in [-1, 1].
-      t: `int[B]` in 0 … T-1.
-      target: "eps", "x0" or "v" (`process.predict_v`).
+      t: `[B]` in 0 … T-1: whole or, without `vlb_weight`, real times (`process.scales_at`).
+      target: one of `TARGETS`; "flow" and "edm" go without `vlb_weight`.
       norm: the norm of the error e: "l2" (e²), "l1" (|e|) or "huber" (½e² within `delta`, δ(|e| - ½δ) outside).
       delta: δ of the Huber norm.
-      weights: `[T]`, the weight of the error at each t; None: 1.
+      weights: `[T]`, the weight of the error at each t, linear in t between; None: 1.
       vlb_weight: λ; 0.001 in the paper, 0 for a network without a variance.
+      sigma_data: σ_data of the target "edm".
 
     Raises:
-      ValueError: an unknown target or norm, δ ≤ 0, λ < 0, or an output of the wrong shape.
+      ValueError: an unknown target or norm, δ ≤ 0, λ < 0 or not allowed, or an output of the wrong shape.
     """
     _check("target", target, TARGETS)
     if not 0.0 <= vlb_weight < np.inf:
         raise ValueError(f"vlb_weight={vlb_weight} must be ≥ 0 and finite")
+    if vlb_weight and target in ("flow", "edm"):
+        raise ValueError(f"vlb_weight={vlb_weight} must be 0 for target={target!r}")
     x_t = process.q_sample(schedule, x0, t, noise)
-    output = predict(x_t, t)
+    output = predict(process.network_input(schedule, x_t, t, target, sigma_data=sigma_data), t)
     wanted_shape = (*x0.shape[:-1], x0.shape[-1] * (2 if vlb_weight else 1))
     if output.shape != wanted_shape:
         raise ValueError(
@@ -155,10 +190,16 @@ def denoising(
             f"with vlb_weight={vlb_weight}"
         )
     output, variance = jnp.split(output, 2, axis=-1) if vlb_weight else (output, None)
-    wanted = {"eps": lambda: noise, "x0": lambda: x0, "v": lambda: process.predict_v(schedule, x0, t, noise)}[target]()
+    wanted = {
+        "eps": lambda: noise,
+        "x0": lambda: x0,
+        "v": lambda: process.predict_v(schedule, x0, t, noise),
+        "flow": lambda: noise - x0,
+        "edm": lambda: process.predict_edm(schedule, x0, t, noise, sigma_data=sigma_data),
+    }[target]()
     loss = distance(output, wanted, norm=norm, delta=delta)
     if weights is not None:
-        loss *= jnp.asarray(weights, loss.dtype)[t]
+        loss *= _weight_at(jnp.asarray(weights, loss.dtype), t)
     if vlb_weight:
         frozen = jax.lax.stop_gradient(process.convert(schedule, x_t, t, output, given=target, wanted="x0"))
         mean, _, low = process.q_posterior(schedule, frozen, x_t, t)
@@ -166,6 +207,12 @@ def denoising(
         log_var = low + frac * (process.lookup(np.log(schedule.betas), t, x_t) - low)
         loss += vlb_weight * schedule.num_timesteps * likelihood.bound_term(schedule, x0, x_t, t, mean, log_var)
     return loss
+
+
+def _weight_at(weights: jax.Array, t: jax.Array) -> jax.Array:
+    if jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        return jnp.interp(t, jnp.arange(len(weights), dtype=weights.dtype), weights)
+    return weights[t]
 
 
 def by_timestep(
@@ -237,9 +284,9 @@ def _distance(error: jax.Array, norm: str, delta: float) -> jax.Array:
     return jnp.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
 
 
-def _checked_gamma(weighting_gamma: float) -> float:
-    if not 0.0 < weighting_gamma < np.inf:
-        raise ValueError(f"weighting_gamma={weighting_gamma} must be > 0 and finite")
+def _checked_gamma(weighting_gamma: float, largest: float) -> float:
+    if not 0.0 < weighting_gamma <= largest:
+        raise ValueError(f"weighting_gamma={weighting_gamma} must be > 0 and ≤ {largest:g}")
     return weighting_gamma
 
 

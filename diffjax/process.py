@@ -1,4 +1,4 @@
-"""The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v and the score.
+"""The forward process q(x_t | x_0), its posterior, and the conversions between ε, x_0, v, the score and others.
 
 `x` are arrays `[B, …]`, `t` is `int[B]` or a scalar in 0 … T-1; -1 (clean data) is allowed wherever it is defined.
 Tables are looked up in the dtype of `x`. The conversions accept real (float) `t` too, see `scales_at`.
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from diffjax.schedules import NoiseSchedule
 
-PARAMETERIZATIONS = ("eps", "x0", "v", "score")
+PARAMETERIZATIONS = ("eps", "x0", "v", "score", "flow", "edm")
 
 
 class Scales(NamedTuple):
@@ -94,8 +94,78 @@ def eps_from_score(schedule: NoiseSchedule | Scales, t: jax.Array, score: jax.Ar
     return -scales_at(schedule, score, t)[1] * score
 
 
+def x0_from_flow(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, velocity: jax.Array) -> jax.Array:
+    """Returns x̂_0 `[B, …]` of the velocity u = ε - x_0 of the linear path (Liu et al. 2023), finite for every t.
+
+    The path is x_u = (1-u)·x_0 + u·ε. Both paths have the level σ̄ at u = σ̄/(1+σ̄) = n/(s+n), where
+    x_u = x_t/(s+n), s = √ᾱ_t and n = √(1-ᾱ_t); so x̂_0 = x_u - u·v̂ and ε̂ = x_u + (1-u)·v̂.
+    """
+    signal, noise = scales_at(schedule, x_t, t)
+    return (x_t - noise * velocity) / (signal + noise)
+
+
+def eps_from_flow(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, velocity: jax.Array) -> jax.Array:
+    """Returns ε̂ = (x_t + √ᾱ_t·v̂)/(√ᾱ_t + √(1-ᾱ_t)) `[B, …]` of a velocity, as `x0_from_flow`; finite for every t."""
+    signal, noise = scales_at(schedule, x_t, t)
+    return (x_t + signal * velocity) / (signal + noise)
+
+
+def predict_edm(
+    schedule: NoiseSchedule | Scales, x0: jax.Array, t: jax.Array, eps: jax.Array, *, sigma_data: float = 0.5
+) -> jax.Array:
+    """Returns F = (x_0 - c_skip·x̄)/c_out, the training target of EDM's network (Karras et al. 2022, Eq. 8), `[B, …]`.
+
+    With x̄ = x_t/√ᾱ_t, σ = σ̄_t, c_skip = σ_data²/(σ² + σ_data²) and c_out = σ·σ_data/√(σ² + σ_data²) (Table 1):
+
+        F = (n·x_0 - σ_data²·s·ε)/(σ_data·r),     r = √(n² + σ_data²·s²),     s = √ᾱ_t, n = √(1-ᾱ_t)
+
+    finite for every t; -v if σ_data = 1.
+    """
+    signal, noise, root = _edm_scales(schedule, x0, t, sigma_data)
+    return (noise * x0 - sigma_data**2 * signal * eps) / (sigma_data * root)
+
+
+def x0_from_edm(
+    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, output: jax.Array, *, sigma_data: float = 0.5
+) -> jax.Array:
+    """Returns x̂_0 = c_skip·x̄ + c_out·F = (σ_data/r)²·s·x_t + σ_data·n/r·F, `[B, …]`; letters as in `predict_edm`."""
+    signal, noise, root = _edm_scales(schedule, x_t, t, sigma_data)
+    return (sigma_data / root) ** 2 * signal * x_t + sigma_data * noise / root * output
+
+
+def eps_from_edm(
+    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, output: jax.Array, *, sigma_data: float = 0.5
+) -> jax.Array:
+    """Returns ε̂ = n/r²·x_t - σ_data·s/r·F, `[B, …]`; letters as in `predict_edm`."""
+    signal, noise, root = _edm_scales(schedule, x_t, t, sigma_data)
+    return noise / root**2 * x_t - sigma_data * signal / root * output
+
+
+def network_input(
+    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, target: str, *, sigma_data: float = 0.5
+) -> jax.Array:
+    """Returns x_t as networks of a training target take it, `[B, …]`.
+
+        flow: x_t/(√ᾱ_t + √(1-ᾱ_t)), on the linear path;     edm: c_in·x_t/√ᾱ_t, of standard deviation 1
+
+    with c_in = 1/√(σ² + σ_data²) (Karras et al. 2022, Table 1). For the other targets it is x_t itself.
+    """
+    if target == "flow":
+        return x_t / sum(scales_at(schedule, x_t, t))
+    if target == "edm":
+        return x_t / _edm_scales(schedule, x_t, t, sigma_data)[2]
+    return x_t
+
+
 def convert(
-    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, value: jax.Array, *, given: str, wanted: str
+    schedule: NoiseSchedule | Scales,
+    x_t: jax.Array,
+    t: jax.Array,
+    value: jax.Array,
+    *,
+    given: str,
+    wanted: str,
+    sigma_data: float = 0.5,
 ) -> jax.Array:
     """Converts a prediction at x_t from the parameterization `given` to `wanted`.
 
@@ -105,7 +175,9 @@ def convert(
       schedule: the noise schedule, or its `Scales`.
       x_t, value: `[B, …]`.
       t: `int[B]` or a scalar; may be fractional (see `scales_at`).
-      given, wanted: "eps", "x0", "v" or "score". At t = -1 there is no score, and x_0 determines nothing else.
+      given, wanted: "eps", "x0", "v", "score", "flow" (the velocity ε - x_0) or "edm" (F of `predict_edm`). At t = -1
+        there is no score, and x_0 determines nothing else.
+      sigma_data: σ_data of "edm".
 
     Returns:
       `[B, …]`.
@@ -127,6 +199,10 @@ def convert(
                 return eps_from_v(schedule, x_t, t, value)
             case "score":
                 return eps_from_score(schedule, t, value)
+            case "flow":
+                return eps_from_flow(schedule, x_t, t, value)
+            case "edm":
+                return eps_from_edm(schedule, x_t, t, value, sigma_data=sigma_data)
         return value
 
     def x0():
@@ -135,6 +211,10 @@ def convert(
                 return value
             case "v":
                 return x0_from_v(schedule, x_t, t, value)
+            case "flow":
+                return x0_from_flow(schedule, x_t, t, value)
+            case "edm":
+                return x0_from_edm(schedule, x_t, t, value, sigma_data=sigma_data)
         return predict_x0(schedule, x_t, t, eps())
 
     match wanted:
@@ -144,6 +224,10 @@ def convert(
             return x0()
         case "v":
             return predict_v(schedule, x0(), t, eps())
+        case "flow":
+            return eps() - x0()
+        case "edm":
+            return predict_edm(schedule, x0(), t, eps(), sigma_data=sigma_data)
     return score_from_eps(schedule, t, eps())
 
 
@@ -184,6 +268,12 @@ def scales_at(
     value = jnp.where(jnp.isneginf(high), low + 2.0 * jnp.log1p(-fraction), value)
     value = jnp.where(fraction > 0, value, low)
     return jnp.sqrt(jax.nn.sigmoid(value)), jnp.sqrt(jax.nn.sigmoid(-value))
+
+
+def _edm_scales(schedule, x, t, sigma_data) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns √ᾱ_t, √(1-ᾱ_t) and r = √(1-ᾱ_t + σ_data²·ᾱ_t)."""
+    signal, noise = scales_at(schedule, x, t)
+    return signal, noise, jnp.sqrt(noise**2 + sigma_data**2 * signal**2)
 
 
 def check_float(name: str, images: ArrayLike) -> None:

@@ -1,8 +1,8 @@
 """The sampling loop: `sample` runs a `Sampler` table with a `predict` function as one jitted `lax.scan`.
 
-`predict(x: [B, …], t: [B])` returns ε̂ `[B, …]`, or a `Prediction`; t is int32, or in the dtype of x if the grid lies
-between the timesteps. It is a pytree: with `jax.tree_util.Partial(apply, params)` the parameters are leaves, so new
-parameters cause no recompilation.
+`predict(x: [B, …], t: [B])` returns ε̂ `[B, …]`, a `Prediction` or a `Target`; t is int32, or in the dtype of x if the
+grid lies between the timesteps. It is a pytree: with `jax.tree_util.Partial(apply, params)` the parameters are leaves,
+so new parameters cause no recompilation.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from diffjax import devices
 from diffjax.noise import initial_noise, keys_of, sample_keys, sample_noise
-from diffjax.prediction import Predict, Prediction, as_predict, as_pytree, same_shape
+from diffjax.prediction import Predict, Prediction, Target, as_predict, as_pytree, same_shape
 from diffjax.steps import Sampler
 
 Clip = float | Callable[[jax.Array], jax.Array] | None
@@ -294,6 +294,8 @@ def network_call(
 ) -> Prediction:
     """Calls the network at x = `signal`·x_0 + `noise`·ε, `[B, …]`, and clips x̂0; ε̂ is not derived again."""
     output = predict(x, t)
+    if isinstance(output, Target):
+        output = output.at(x, signal, noise)
     if isinstance(output, Prediction):
         x0, eps, frac = (part if part is None else _like(x, part) for part in output)
         # At ᾱ = 1, x̂0 is x and does not determine ε̂: the network's ε̂ is kept.
@@ -339,7 +341,7 @@ def _checked(sampler: Sampler, predict: Predict, x: jax.Array, key: jax.Array | 
             )
         if np.any(sampler.signal == 0):
             t = jax.ShapeDtypeStruct(x.shape[:1], sampler.t_net.dtype)
-            if not isinstance(jax.eval_shape(predict, x, t), Prediction):
+            if not isinstance(jax.eval_shape(predict, x, t), Prediction | Target):
                 raise ValueError(
                     "this sampler calls the network at alpha_bar = 0, where eps does not determine x0: predict must "
                     "return a Prediction (parameterization.from_v, from_x0), or the grid must start lower"

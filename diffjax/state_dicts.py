@@ -1,16 +1,20 @@
-"""Reads tensors from files: safetensors, and PyTorch's pickles without running the code in them."""
+"""Reads tensors from files: safetensors, and PyTorch's pickles without running the code in them; writes the former."""
 
 import pickle
 import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from diffjax.errors import UserError
 
+_CHECKSUM = "diffjax_checksum"
+"""The name of the checksum in the metadata of a safetensors file."""
 _WIDENED = ("float16", "bfloat16")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -28,7 +32,9 @@ def read(path: Path) -> Any:
         raise UserError(f"{path} does not exist")
     if _begins(path, _LFS):
         raise UserError(f"{path} is a git-LFS pointer and not the file itself: run `git lfs pull` in its repository")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix == ".safetensors":
+        return {key: _widened(tensor) for key, tensor in read_safetensors(path)[0].items()}
+    return _read_torch(path)
 
 
 def _begins(path: Path, start: bytes) -> bool:
@@ -39,11 +45,50 @@ def _begins(path: Path, start: bytes) -> bool:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def to_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Returns the content of a safetensors file, whose metadata also hold a checksum of the tensors and the metadata.
+
+    Args:
+      tensors: the tensors by name.
+      metadata: texts by name.
+    """
+    return save(dict(tensors), {**metadata, _CHECKSUM: _checksum(tensors, metadata)})
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the tensors and the metadata of a safetensors file; the checksum of `to_safetensors` is compared.
+
+    Raises:
+      UserError: a file that cannot be read, or whose checksum differs.
+    """
     try:
-        return {key: _widened(tensor) for key, tensor in load_file(path).items()}
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    found = metadata.pop(_CHECKSUM, None)
+    if found is not None and found != _checksum(tensors, metadata):
+        raise UserError(f"cannot read {path}: it is damaged (its checksum differs)")
+    return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the metadata of a safetensors file alone; {} where it cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    total = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        total = zlib.crc32(f"{name} {tensor.shape} {tensor.dtype}".encode(), total)
+        total = zlib.crc32(tensor.view(np.uint8).data, total)
+    return str(total)
 
 
 def _read_torch(path: Path) -> Any:

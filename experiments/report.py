@@ -2,7 +2,7 @@
 
 import sys
 
-from diffjax.cli.main import entry_point
+from diffjax_main import entry_point
 
 if __name__ == "__main__":
     entry_point(["report", *sys.argv[1:]])

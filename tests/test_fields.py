@@ -16,10 +16,8 @@ REGISTRIES = {
     "spacings": (timesteps.SPACINGS, ("schedule", "num_timesteps", "num_steps")),
     "samplers": (samplers.SAMPLERS, ("schedule", "grid")),
     "thresholds": (thresholds.THRESHOLDS, ()),
-    "weightings": (losses.WEIGHTINGS, ("snr", "unit")),
-    "timestep samplings": (
-        timestep_sampling.TIMESTEP_SAMPLINGS, ("key", "n", "batch_size", "num_timesteps", "history")
-    ),
+    "weightings": (losses.WEIGHTINGS, losses.GIVEN),
+    "timestep samplings": (timestep_sampling.TIMESTEP_SAMPLINGS, timestep_sampling.GIVEN),
     "optimizers": (optimizers.OPTIMIZERS, ("rate",)),
     "sources": (data.SOURCES, ()),
 }  # fmt: skip
@@ -32,7 +30,14 @@ BETAS = {
 }
 END = {"end": (int, -1)}
 LEVELS = {"sigma_min": (float | None, None), "sigma_max": (float | None, None), "rounded": (bool, False)}
+CHURN = {
+    "churn": (float, 0.0),
+    "churn_sigma_min": (float, 0.0),
+    "churn_sigma_max": (float | None, None),
+    "churn_noise": (float, 1.0),
+}
 ADAM = {"b1": (float, 0.9), "b2": (float, 0.999), "eps": (float, 1e-8)}
+DPM_SOLVER = {"order": (int, 2), "solver_type": (str, "midpoint"), "eta": (float, 0.0)}
 OPTIONS = {
     "schedules": {
         "linear": BETAS,
@@ -42,13 +47,15 @@ OPTIONS = {
         "constant": {"num_timesteps": (int, 1000), "beta": (float, 0.02)},
         "jsd": {"num_timesteps": (int, 1000)},
         "cosine": {"num_timesteps": (int, 1000), "s": (float, 0.008), "max_beta": (float, 0.999)},
+        "edm": {"num_timesteps": (int, 1000), "sigma_min": (float, 0.002), "sigma_max": (float, 80.0)},
+        "flow": {"num_timesteps": (int, 1000), "shift": (float, 1.0)},
         "from_betas": {"betas": (tuple[float, ...], REQUIRED)},
     },
     "spacings": {
         "full": END,
         "leading": {"offset": (int, 0), **END},
-        "trailing": {"rounding": (str, "nearest"), **END},
-        "linspace": END,
+        "trailing": {"rounding": (str, "nearest"), "as_diffusers": (bool, False), **END},
+        "linspace": {"as_diffusers": (bool, False), **END},
         "uniform": {"stride": (int, REQUIRED), "last": (bool, False), **END},
         "quadratic": {"fraction": (float, 0.8), "last": (bool, False), "allow_repeats": (bool, False), **END},
         "exponential": END,
@@ -56,6 +63,7 @@ OPTIONS = {
         "from_sigmas": {"sigmas": (tuple[float, ...], REQUIRED), "rounded": (bool, False)},
         "karras": {"rho": (float, 7.0), **LEVELS, **END},
         "log_snr": {**LEVELS, **END},
+        "flow": {"shift": (float, 1.0), **LEVELS, **END},
         "beta": {"alpha": (float, 0.6), "beta": (float, 0.6), **LEVELS, **END},
         "explicit": {"indices": (tuple[int, ...], REQUIRED), **END},
     },
@@ -70,11 +78,41 @@ OPTIONS = {
             "stride_end": (int | None, None),
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
-        "heun": {},
-        "dpm_solver_pp": {"order": (int, 2)},
-        "plms": {"order": (int, 4), "first_step": (str, "euler")},
-        "pndm": {},
         "learned": {"path": (str, REQUIRED)},
+        "plms": {"order": (int, 4), "first_step": (str, "euler"), "average": (str, "eps")},
+        "dpm_solver_pp": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
+        "dpm_solver": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
+        "dpm_solver_pp_singlestep": {**DPM_SOLVER, "lower_order_final": (bool, True)},
+        "dpm_solver_singlestep": {**DPM_SOLVER, "lower_order_final": (bool, True)},
+        "unipc": {
+            "order": (int, 2),
+            "solver_type": (str, "bh2"),
+            "corrector": (bool, True),
+            "disable_corrector": (tuple[int, ...], ()),
+            "predict_x0": (bool, True),
+            "lower_order_final": (bool, True),
+        },
+        "deis": {"order": (int, 2), "predict_x0": (bool, False), "lower_order_final": (bool, False)},
+        "sa_solver": {
+            "predictor_order": (int, 2),
+            "corrector_order": (int, 2),
+            "tau": (float, 1.0),
+            "tau_interval": (tuple[float, ...] | None, None),
+            "predict_x0": (bool, True),
+            "lower_order_final": (bool, True),
+        },
+        "euler": CHURN,
+        "heun": CHURN,
+        "lms": {"order": (int, 4)},
+        "er_sde": {"order": (int, 3), "noise_scaling": (str, "er_sde_5")},
+        "restart": {
+            "intervals": (tuple[tuple[float, float, int, int], ...], ((0.06, 0.3, 5, 2),)),
+            "restart_noise": (float, 1.0),
+        },
+        "dpm2": {"eta": (float, 0.0)},
+        "dpm_solver_pp_2s_ancestral": {"eta": (float, 1.0)},
+        "dpm_solver_pp_sde": {"eta": (float, 1.0)},
+        "pndm": {"average": (str, "eps")},
     },
     "thresholds": {
         "clip": {"limit": (float, 1.0)},
@@ -86,8 +124,15 @@ OPTIONS = {
         "min_snr": {"weighting_gamma": (float, 5.0)},
         "p2": {"weighting_gamma": (float, 1.0)},
         "truncated": {},
+        "edm": {},
     },
-    "timestep samplings": {"uniform": {}, "antithetic": {}, "low_discrepancy": {}, "importance": {}},
+    "timestep samplings": {
+        "uniform": {},
+        "antithetic": {},
+        "low_discrepancy": {},
+        "importance": {},
+        "log_normal": {"level_mean": (float, -1.2), "level_std": (float, 1.2)},
+    },
     "optimizers": {"adam": ADAM, "adamw": {**ADAM, "weight_decay": (float, 1e-4)}},
     "sources": {
         "digits": {},

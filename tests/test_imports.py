@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 # The lowest layer first; a module may import from its own layer and from those below.
 LAYERS = [
     {"errors", "files", "buckets", "state_dicts", "registry", "fields", "noise", "devices", "prediction"},
-    {"launch", "continuous_time", "schedules", "thresholds"},
+    {"launch", "json_files", "continuous_time", "schedules", "thresholds"},
     {"timesteps", "process"},
     {"steps", "parameterization", "guidance"},
     {"samplers"},
     {"sampling"},
     {"likelihood", "latents", "editing"},
-    {"losses"},
+    {"losses", "learn"},
     {"models", "data"},
     {"viz"},
     {"tasks"},

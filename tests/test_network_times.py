@@ -35,3 +35,12 @@ def test_tables_of_indices_are_unchanged():
 def test_unknown_rule():
     with pytest.raises(ValueError, match="network_times='never' is not one of 'exact'"):
         samplers.with_network_times(TABLE, SCHEDULE, "never")
+
+
+def test_stages_at_the_levels_of_the_grid_keep_their_times():
+    linear, at_starts = (
+        samplers.with_network_times(TABLE, SCHEDULE, rule).t_net for rule in ("linear_sigma", "linear_sigma_at_starts")
+    )
+    starts = np.append(True, TABLE.lands[:-1])
+    np.testing.assert_array_equal(at_starts, np.where(starts, linear, TABLE.t_net))
+    assert np.any(at_starts != linear)

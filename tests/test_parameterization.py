@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -189,7 +191,7 @@ def test_with_noise_level(kind, table):
     x, t = jnp.zeros((3, 2)), jnp.array([0, 99, -1])
     expected = [*getattr(SCHEDULE, table)[[0, 99]].astype(np.float32), 1.0]
     for answer in (predict(x, t), jax.jit(call)(predict, x, t)):
-        np.testing.assert_array_equal(answer[:, 0], expected)
+        np.testing.assert_allclose(answer[:, 0], expected, rtol=2e-7)
 
 
 def test_noise_level_inside_a_v_network():
@@ -303,7 +305,7 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
         (lambda: parameterization.split_variance(NET, SCHEDULE, "fixed"), "kind='fixed' is not one of 'learned_range', 'learned'"),
         (lambda: parameterization.from_target(NET, SCHEDULE, "score"), "target='score' is not one of 'eps', 'x0', 'v'"),
         (lambda: parameterization.split_variance(NET, SCHEDULE, given="score"), "given='score' is not one of 'eps', 'x0', 'v'"),
-        (lambda: parameterization.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar'"),
+        (lambda: parameterization.with_noise_level(NET, SCHEDULE, "beta"), "kind='beta' is not one of 'sqrt_alpha_bar', 'alpha_bar', 'flow', 'edm'"),
         (lambda: parameterization.with_noise_level(NET, SCHEDULE)(X, 100), "allowed is -1 … 99"),
         (lambda: parameterization.map_timesteps(NET, [0.5, 1.5]), "whole numbers.*float64"),
         (lambda: parameterization.map_timesteps(NET, np.zeros((2, 2), int)), r"shape \(2, 2\)"),
@@ -316,3 +318,33 @@ X, NET = jnp.zeros((3, 4, 2)), jax.tree_util.Partial(linear_network, 1.0)
 def test_bad_input(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_without_a_schedule_the_loop_converts_at_the_level_of_x(kind):
+    """The same at the time of the level; at another time, what a conversion by hand at the level gives."""
+    make, x = WRAPPERS[kind], draw(dtype=jnp.float32)
+    table = samplers.ddim(SCHEDULE, np.array([80, 40, 10, 0, -1]))
+    expected = dj.sample(table, make(NET, SCHEDULE), x)
+    np.testing.assert_allclose(dj.sample(table, make(NET), x), expected, rtol=1e-4, atol=1e-5)
+    elsewhere = dataclasses.replace(table[:1], t_net=np.array([30], np.int32))
+    value, ab = NET(x, jnp.full(len(x), 30)), SCHEDULE.alpha_bars[80]
+    signal, noise = np.sqrt(ab), np.sqrt(1 - ab)
+    if kind == "v":
+        x0, eps = signal * x - noise * value, noise * x + signal * value
+    else:
+        x0, eps = value, (x - signal * value) / noise
+    by_hand = table.b[0] * x0 + table.c[0] * eps
+    np.testing.assert_allclose(dj.sample(elsewhere, make(NET), x), by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_schedule_a_start_without_signal():
+    schedule = schedules.zero_terminal_snr(SCHEDULE)
+    table, x = samplers.ddim(schedule, timesteps.trailing(100, 5)), draw(dtype=jnp.float32)
+    expected = dj.sample(table, parameterization.from_v(NET, schedule), x)
+    np.testing.assert_allclose(dj.sample(table, parameterization.from_v(NET), x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_target_is_no_array():
+    with pytest.raises(ValueError, match="predict returned a Target"):
+        parameterization.from_v(parameterization.from_v(NET), SCHEDULE)(X, 0)

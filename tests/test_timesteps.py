@@ -240,6 +240,7 @@ def test_explicit_and_starting_at():
         (lambda: timesteps.karras(schedules.linear(), 10, rho=0), "rho=0"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=float("nan")), "rho=nan"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=float("inf")), "rho=inf"),
+        (lambda: timesteps.karras(schedules.linear(), 10, rho=1e12), r"rho=1000000000000.0 must be within \(0, 100\]"),
         (lambda: timesteps.karras(schedules.linear(), 10, rho=1e-12), "rho=1e-12 must be larger"),
         (lambda: timesteps.uniform(1000, stride=float("nan")), "stride=nan"),
         (lambda: timesteps.uniform(1000, stride=float("inf")), "stride=inf"),
@@ -308,3 +309,8 @@ def test_repeats_of_long_schedules_move_in_time():
     grid = timesteps.exponential(100_000, 50_000)
     assert len(grid) == 50_001
     assert np.all(np.diff(grid) < 0)
+
+
+def test_one_step_of_linspace_as_in_diffusers():
+    assert timesteps.linspace(10, 1, as_diffusers=True).tolist() == [0, -1]
+    assert timesteps.linspace(10, 1).tolist() == [9, -1]

@@ -29,7 +29,7 @@ import numpy as np
 from diffjax.cli import launch, options
 from diffjax.data import SOURCES
 from diffjax.errors import UserError, writing
-from diffjax.files import write
+from diffjax.json_files import write_record
 from diffjax.metrics import Extractor, image_sets, records, registry
 from diffjax.registry import import_path
 from diffjax.runs import build, real_images, resolve, saved
@@ -75,12 +75,11 @@ def run(args: argparse.Namespace) -> None:
         options.output_file(out)
     record = _of_workdir(args) if args.workdir else _of_images(args)
     print(records.markdown([records.from_record({key: record[key] for key in ("figures", "protocol")})]))
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     if out is None:
-        print(text)
+        print(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return
     with writing(out):
-        print(write(out, text))
+        print(write_record(out, record))
 
 
 def _of_images(args: argparse.Namespace) -> dict[str, Any]:

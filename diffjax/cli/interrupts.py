@@ -40,6 +40,11 @@ class Interrupts:
         sys.stderr.flush()
         os._exit(128 + (self._number or signal.SIGINT))
 
+    def leave(self) -> None:
+        """Lets a signal end the process at once, without a line: the command is done, and Python is shutting down."""
+        for number in _NUMBERS:
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+
     def _raise(self, number: int, _) -> None:
         self._number, self.is_ending = number, True
         raise KeyboardInterrupt

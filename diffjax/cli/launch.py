@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -31,6 +32,8 @@ _MOST_CPU_DEVICES = 8
 # How long CPU devices wait for one another. By default XLA ends the process after a minute, but a core that other work
 # shares may lag by more in a large step.
 _CPU_WAIT = "xla_cpu_collective_call_terminate_timeout_seconds"
+# The errors of a disk that is full, or whose share for this user is.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def start(
@@ -119,7 +122,9 @@ def reporting():
         _end(f"error: {peers.ended_error(str(error).splitlines()[0])}")
     except KeyboardInterrupt:
         raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in _FULL:  # such as where the output goes to a file
+            _end(f"error: cannot write {error.filename or 'the output'}: {error.strerror}")
         if jax.process_count() == 1:
             raise
         _end(traceback.format_exc())

@@ -25,7 +25,7 @@ import numpy as np
 from diffjax import likelihood
 from diffjax.cli import launch, options
 from diffjax.errors import UserError, writing
-from diffjax.files import write
+from diffjax.json_files import write_record
 from diffjax.runs import build, real_images, saved
 from diffjax.runs.run import of_config
 
@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> None:
     """Measures the likelihood, writes the figures and prints them."""
     launch.start()
     out = options.output_file(args.out or args.workdir / "likelihood.json")
-    text = json.dumps(_measure(args, saved.load(args.workdir)), indent=2, ensure_ascii=False)
+    record = _measure(args, saved.load(args.workdir))
     with writing(out):
-        write(out, text + "\n")
-    print(text)
+        write_record(out, record)
+    print(json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def _measure(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, Any]:

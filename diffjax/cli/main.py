@@ -21,7 +21,12 @@ COMMANDS = {
 }
 """Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and its help as docstring."""
 
-_KEPT = {"train": "checkpoints", "sample": "finished batches", "ablate": "finished cells and checkpoints"}
+_KEPT = {
+    "train": "checkpoints",
+    "sample": "finished batches",
+    "ablate": "finished cells and checkpoints",
+    "prepare": "complete downloads",
+}
 """Command → what it keeps when it is interrupted, so that the same command resumes."""
 
 _STATUS = """exit status:
@@ -70,14 +75,20 @@ def entry_point(argv: Sequence[str] | None = None) -> None:
     """Runs the command line of this process and exits; the console script `diffjax`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     kept = _KEPT.get(next(iter(argv), ""))
-    after = f"{kept} are kept, and the same command resumes" if kept else "the same command starts anew"
+    after = (
+        f"{kept} are kept, and the same command resumes"
+        if kept
+        else "nothing is kept, and the same command starts anew"
+    )
     interrupts = Interrupts(f"interrupted: {after}")
     try:
         status = main(argv)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.is_ending:
             interrupts.end()
+        interrupts.leave()
         raise
+    interrupts.leave()
     sys.exit(status)
 
 

@@ -63,6 +63,7 @@ def prepare(dataset: str, data_dir: str | None, archives: Path | None, *, unveri
     except NonMatchingChecksumError as error:
         reason = " ".join(str(error).split("To debug")[0].split())
         raise UserError(f"cannot prepare {dataset}: {reason} (--unverified accepts it)") from error
-    except (tfds.download.DownloadError, AssertionError, OSError) as error:
-        raise UserError(f"cannot prepare {dataset}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # TensorFlow and array_record raise many kinds, such as for a full disk
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot prepare {dataset}: {reason}") from error
     return [str(builder.data_path), *(f"  {name}: {split.num_examples}" for name, split in builder.info.splits.items())]

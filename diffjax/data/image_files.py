@@ -66,6 +66,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     from PIL import ImageOps
 
     with _opened(path) as image:
+        if image.format == "PNG":  # Pillow decodes pixels without comparing the file's checksums
+            image.verify()
+    with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(
                 f"its pixels are {image.mode!r}, not 8 bits per channel: convert 16 bits with "

@@ -74,13 +74,35 @@ def sample_batch(
       numbers: The examples of the global batch to sample, int `[B]`; on device d of D, `d * B + arange(B)`.
       random_flip: Whether half of the images are mirrored, left to right, each with its condition.
     """
-    step_key = jax.random.fold_in(jax.random.fold_in(key, np.uint32(_DOMAIN)), step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, numbers)
-    index_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    indices = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(data["label"])))(index_keys)
+    index_keys, flip_keys = _keys(key, step, numbers)
+    indices = _indices(index_keys, len(data["label"]))
     batch = {name: jnp.asarray(column)[indices] for name, column in data.items()}
     if random_flip:
         flipped = jax.vmap(lambda key: jax.random.bernoulli(key))(flip_keys)
         for name in batch.keys() & {"image", "condition"}:
             batch[name] = jnp.where(flipped[:, None, None, None], batch[name][:, :, ::-1], batch[name])
     return batch
+
+
+def sampled_index(size: int, key: jax.Array, step: int, number: int) -> int:
+    """Returns the index in the data of example `number` of the batch of `step`, as `sample_batch` samples it.
+
+    Args:
+      size: The number of images.
+      key: The key of the whole training run.
+      step: The number of the step.
+      number: The number of the example in the global batch.
+    """
+    index_keys, _ = _keys(key, jnp.int32(step), jnp.array([number]))
+    return int(_indices(index_keys, size)[0])
+
+
+def _keys(key: jax.Array, step: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Returns the keys `[2, B]` of examples of a step: those of their indices, and those of their flips."""
+    step_key = jax.random.fold_in(jax.random.fold_in(key, np.uint32(_DOMAIN)), step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, numbers)
+    return jax.vmap(jax.random.split, out_axes=1)(keys)
+
+
+def _indices(keys: jax.Array, size: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, size))(keys)

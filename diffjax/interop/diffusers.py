@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.numpy import save
-
 from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.files import local_path, remove_leftovers, temporary
@@ -43,34 +41,37 @@ class _Written(NamedTuple):
     state: mapping.State
 
 
-def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Run:
+def load(folder: Path, *, image_size: int | tuple[int, int] | None = None, num_classes: int | None = None) -> Run:
     """Returns a run of a diffusers folder's network, with its scheduler's schedule, timestep spacing and clipping.
 
-    If the pipeline has an autoencoder (DiT), the images of the run are its latents.
+    If the pipeline has an autoencoder (DiT), the images of the run are its latents. A network with more input than
+    output channels takes a condition image, whose channels come after those of x: `run.predictor(image=…)`.
 
     Args:
       folder: the folder.
       image_size: the height and width of the images, if the folder does not contain them.
+      num_classes: the number of classes of a network that embeds them as timesteps (`class_embed_type`), if the folder
+        does not contain it.
 
     Raises:
       UserError: a file that is missing or damaged; a config with values that this library does not support; a missing
         or invalid option.
     """
     if (folder / "transformer").is_dir():
-        model, params, channels, size = diffusers_dit.load_transformer(folder / "transformer")
+        if num_classes is not None:
+            raise UserError(f"num_classes={num_classes!r} must be left out: {folder} contains it")
+        model, params, inputs, size = diffusers_dit.load_transformer(folder / "transformer")
         label_dropout, scheduler = _DIT_LABEL_DROPOUT, folder / "scheduler"
         # The DDIM scheduler of DiT's pipelines has no variance type.
-        variance = "learned_range" if model.out_channels == 2 * channels else "fixed_small"
+        variance = "learned_range" if model.out_channels == 2 * inputs else "fixed_small"
     else:
         piped = (folder / "unet").is_dir()
-        model, params, channels, size = _load_unet(folder / "unet" if piped else folder)
+        model, params, inputs, size = _load_unet(folder / "unet" if piped else folder, num_classes)
         label_dropout, scheduler, variance = 0.0, folder / "scheduler" if piped else folder, "fixed_small"
+    network = next((path for name in ("transformer", "unet") if (path := folder / name).is_dir()), folder)
     read = schedulers.read_scheduler(scheduler / "scheduler_config.json", variance=variance)
-    if (model.out_channels == 2 * channels) != (read.variance == "learned_range"):
-        raise UserError(
-            f"{folder}: a network with {model.out_channels} channels for images of {channels} does not go with "
-            f"variance_type {read.variance!r}"
-        )
+    diffusers_weights.warn_of_changes(network, (network / "config.json", scheduler / "scheduler_config.json"))
+    channels = _image_channels(folder, inputs, model.out_channels, read.variance)
     return imported.generation(
         model,
         params,
@@ -80,9 +81,27 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None) -> Ru
         variance=read.variance,
         target=read.target,
         label_dropout=label_dropout,
+        condition_channels=inputs - channels,
+        label_size=model.label_size if isinstance(model, models.UNet) else 0,
         sample=read.sample,
         preferred=read.preferred,
     )
+
+
+def _image_channels(folder: Path, inputs: int, outputs: int, variance: str) -> int:
+    """Returns the channels of an image; the other input channels are a condition image's.
+
+    Raises:
+      UserError: channels that do not go with the variance.
+    """
+    learned = variance == "learned_range"
+    channels = outputs // 2 if learned else outputs
+    if channels > inputs or (learned and (outputs % 2 or outputs == inputs)):
+        raise UserError(
+            f"{folder}: a network with in_channels={inputs} and out_channels={outputs} does not go with variance_type "
+            f"{variance!r}"
+        )
+    return channels
 
 
 def export(folder: str | os.PathLike, run: Run) -> Path:
@@ -116,13 +135,14 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         remove_leftovers(folder.parent)
         (part / written.folder).mkdir(parents=True)
         (part / "scheduler").mkdir()
-        for path, config in (
-            (part / "model_index.json", index),
-            (part / written.folder / "config.json", {"_class_name": written.kind, **written.config}),
-            (part / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **scheduler}),
-        ):
+        configs = {
+            part / "model_index.json": index,
+            part / written.folder / "config.json": {"_class_name": written.kind, **written.config},
+            part / "scheduler" / "scheduler_config.json": {"_class_name": "DDPMScheduler", **scheduler},
+        }
+        for path, config in configs.items():
             path.write_text(json.dumps(config, indent=2) + "\n")
-        (part / written.folder / diffusers_weights.NAME).write_bytes(save(written.state, metadata={"format": "pt"}))
+        diffusers_weights.write_weights(part / written.folder, written.state, configs)
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -150,6 +170,8 @@ def names(model: models.UNet) -> mapping.Names:
             "time_1": "time_embedding.linear_1",
             "time_2": "time_embedding.linear_2",
             "class": "class_embedding",
+            "class_1": "class_embedding.linear_1",
+            "class_2": "class_embedding.linear_2",
             "conv_in": "conv_in",
             "norm_out": "conv_norm_out",
             "conv_out": "conv_out",
@@ -158,7 +180,7 @@ def names(model: models.UNet) -> mapping.Names:
         block=lambda side, level, i: f"{stage(side, level)}.resnets.{i}",
         attention=lambda side, level, i: f"{stage(side, level)}.attentions.{i}",
         resample=lambda side, level: (
-            f"{stage(side, level)}.{side}samplers.0" + ("" if model.resblock_updown else ".conv")
+            f"{stage(side, level)}.{side}samplers.0" + ("" if model.resampled_by_block(side, level) else ".conv")
         ),
         parts={
             "norm1": "norm1",
@@ -177,9 +199,11 @@ def names(model: models.UNet) -> mapping.Names:
     )
 
 
-def _load_unet(folder: Path) -> tuple[models.UNet, mapping.Params, int, tuple[int, int] | None]:
-    """Returns (network, parameters, channels of an image, (height, width) or None) of a `UNet2DModel`'s folder."""
-    model, channels, size = configs.read_unet(folder / "config.json")
+def _load_unet(
+    folder: Path, num_classes: int | None
+) -> tuple[models.UNet, mapping.Params, int, tuple[int, int] | None]:
+    """Returns (network, parameters, input channels, (height, width) or None) of a `UNet2DModel`'s folder."""
+    model, channels, size = configs.read_unet(folder / "config.json", num_classes)
     state, path = diffusers_weights.read_weights(folder)
     state = {_renamed(key): tensor for key, tensor in state.items()}
     table = mapping.rules(mapping.param_shapes(model, channels), names(model))

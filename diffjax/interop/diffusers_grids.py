@@ -18,6 +18,7 @@ def grid(
     *,
     rule: str = "linspace",
     surplus: int = 0,
+    whole: bool = True,
     offset: int = 0,
     levels: str = "none",
     sigma_min: float | None = None,
@@ -37,6 +38,7 @@ def grid(
       rule: diffusers' timestep_spacing: "linspace", "leading" or "trailing".
       surplus: 1: the rule is that of S + 1 times, rounded, without the last of them, as in multistep solvers; 0: of S
         times.
+      whole: whether a grid of whole times is one of indices, on which stages between them are at indices too.
       offset: diffusers' steps_offset, added to the times of "leading".
       levels: "karras", "log_snr" (use_exponential_sigmas and use_lu_lambdas) or "beta": such levels instead.
       sigma_min: the lowest of these levels; None: that of the schedule.
@@ -66,7 +68,7 @@ def grid(
         low = sigma_bars[0] if sigma_min is None else sigma_min
         high = sigma_bars[-1] if sigma_max is None else sigma_max
         times = getattr(timesteps, levels)(schedule, num_steps, sigma_min=low, sigma_max=high)[:-1]
-    elif np.any(times != np.floor(times)):
+    elif not whole or np.any(times != np.floor(times)):
         times = schedule.timestep_at(_sigma_bars(schedule, times))
     else:
         times = times.astype(np.int32)

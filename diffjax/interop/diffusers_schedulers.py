@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax import schedules
 from diffjax.errors import UserError
 from diffjax.interop import diffusers_solvers, imported
 from diffjax.interop.diffusers_configs import read_config
@@ -92,12 +91,12 @@ def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
     if problem := _contradiction(config, num_betas):
         raise UserError(f"{path}: {problem}")
     spacing = config["timestep_spacing"]
-    offset = {"offset": config["steps_offset"]} if spacing == "leading" else {}
+    own = {"offset": config["steps_offset"]} if spacing == "leading" else {"as_diffusers": True}
     return Scheduler(
         schedule_section=schedule_section,
         target=_TARGETS[config["prediction_type"]],
         variance=config["variance_type"].removesuffix("_log"),
-        sample={"timestep_spacing": spacing, **offset, **_clip(config)},
+        sample={"timestep_spacing": spacing, **own, **_clip(config)},
         preferred=_preferred(config),
     )
 
@@ -114,7 +113,9 @@ def _read_solver(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     allowed = diffusers_solvers.SOLVERS[kind].choices.get("beta_schedule", _SCHEDULES[:2] + _SCHEDULES[3:])
-    choices = {"beta_schedule": allowed, "prediction_type": tuple(_TARGETS)}
+    choices = {"beta_schedule": allowed}
+    if "prediction_type" not in diffusers_solvers.SOLVERS[kind].choices:
+        choices["prediction_type"] = tuple(_TARGETS)
     section, num_betas = _read_schedule(path, config, choices)
     if num_betas != config["num_train_timesteps"]:
         raise UserError(f"{path}: {_contradiction(config, num_betas)}")
@@ -200,12 +201,7 @@ def _schedule_section(config: dict[str, Any]) -> dict[str, Any]:
     else:
         ends = {name: config[name] for name in ("beta_start", "beta_end")}
         section = {"name": kind, "num_timesteps": total, **ends}
-    section |= {"zero_terminal_snr": bool(config.get("rescale_betas_zero_snr"))}
-    if not section["zero_terminal_snr"] or config.get("_class_name") not in diffusers_solvers.SOLVERS:
-        return section
-    # diffusers' solvers replace the last ᾱ, 0, by 2⁻²⁴, so that σ̄ is finite.
-    alpha_bars = imported.schedule(section).alpha_bars
-    return imported.betas(schedules.from_alpha_bars(np.append(alpha_bars[:-1], 2.0**-24)).betas)
+    return section | {"zero_terminal_snr": bool(config.get("rescale_betas_zero_snr"))}
 
 
 def _clip(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,6 +233,8 @@ def write_scheduler(run: Run) -> dict[str, Any]:
     clipping = _written_clip(run)
     if task.timestep_scale != 1.0:
         lacking.append(f"timestep_scale={task.timestep_scale}")
+    if task.objective.target not in _TARGETS.values():
+        lacking.append(f"target={task.objective.target!r}")
     if task.variance == "learned":
         lacking.append("variance='learned', which is log σ²")
     if clipping is None:

@@ -25,7 +25,8 @@ _BETAS = {
 _THRESHOLDS = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 _SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
 _LEVELS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
+_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0}
+_SHIFTED = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
 _MULTISTEP = _BETAS | _THRESHOLDS | _LEVELS | _FLOW | {"lower_order_final": True}
 _SIGMAS = _BETAS | _SPACED
 _LATENT_BETAS = {"beta_start": 8.5e-4, "beta_end": 0.012}
@@ -46,6 +47,8 @@ _DEFAULT_ONLY = (
     "shift_terminal",
     "interpolation_type",
     "timestep_type",
+    # diffusers then replaces the last ᾱ, 0, by 2⁻²⁴, which is larger than the one before it.
+    "rescale_betas_zero_snr",
 )
 """Fields that must have their default."""
 
@@ -61,6 +64,8 @@ class Solver(NamedTuple):
     """Allowed values of fields."""
     surplus: int = 0
     """As in `diffusers_grids.grid`: 1 for multistep solvers."""
+    whole: bool = True
+    """As in `diffusers_grids.grid`."""
     final: str | None = None
     """What the last step leads to, if no field says so: the first timestep, or after other levels the last again."""
 
@@ -76,7 +81,10 @@ def _dpm(singlestep: bool) -> Callable[[Config], tuple[str, dict[str, Any]]]:
             "lower_order_final": config["lower_order_final"],
         }
         if singlestep:
-            return f"{name}_singlestep", options
+            # diffusers sets it itself where the last step leads to clean data.
+            return f"{name}_singlestep", options | {
+                "lower_order_final": config["lower_order_final"] or config["final_sigmas_type"] == "zero"
+            }
         return name, options | {"euler_at_final": config["euler_at_final"]}
 
     return sampler
@@ -98,11 +106,14 @@ def _deis(config: Config) -> tuple[str, dict[str, Any]]:
 
 def _sa(config: Config) -> tuple[str, dict[str, Any]]:
     names = ("predictor_order", "corrector_order", "lower_order_final")
-    return "sa_solver", {name: config[name] for name in names}
+    # The default of tau_func: τ is 1 at these times and 0 at others.
+    return "sa_solver", {name: config[name] for name in names} | {"tau": 1.0, "tau_interval": (200.0, 800.0)}
 
 
 def _pndm(config: Config) -> tuple[str, dict[str, Any]]:
-    return ("plms", {"first_step": "heun"}) if config["skip_prk_steps"] else ("pndm", {})
+    if config["skip_prk_steps"]:
+        return "plms", {"first_step": "heun"}
+    return "pndm", {"average": "v" if config["prediction_type"] == "v_prediction" else "eps"}
 
 
 def _named(name: str, **options: Any) -> Callable[[Config], tuple[str, dict[str, Any]]]:
@@ -110,17 +121,23 @@ def _named(name: str, **options: Any) -> Callable[[Config], tuple[str, dict[str,
 
 
 _ORDER = {"solver_order": (1, 2, 3)}
-_OF_DPM = _MULTISTEP | {
-    "solver_order": 2,
-    "algorithm_type": "dpmsolver++",
-    "solver_type": "midpoint",
-    "final_sigmas_type": "zero",
-    "lambda_min_clipped": -math.inf,
-    "variance_type": None,
-}
+_OF_DPM = (
+    _MULTISTEP
+    | _SHIFTED
+    | {
+        "solver_order": 2,
+        "algorithm_type": "dpmsolver++",
+        "solver_type": "midpoint",
+        "final_sigmas_type": "zero",
+        "lambda_min_clipped": -math.inf,
+        "variance_type": None,
+    }
+)
 _OF_KDPM2 = _SIGMAS | _LEVELS | _LATENT_BETAS
 # diffusers rounds the network's times at grid points and not at midpoints.
 _NOT_KARRAS = {"use_karras_sigmas": (False,)}
+# Its step knows no other.
+_NOT_SAMPLE = {"prediction_type": ("epsilon", "v_prediction")}
 
 SOLVERS = {
     "DPMSolverMultistepScheduler": Solver(
@@ -137,6 +154,7 @@ SOLVERS = {
     ),
     "UniPCMultistepScheduler": Solver(
         _MULTISTEP
+        | _SHIFTED
         | _SPACED
         | {
             "solver_order": 2,
@@ -155,7 +173,7 @@ SOLVERS = {
         surplus=1,
     ),
     "DEISMultistepScheduler": Solver(
-        _MULTISTEP | _SPACED | {"solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"},
+        _MULTISTEP | _SHIFTED | _SPACED | {"solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"},
         _deis,
         _ORDER | {"algorithm_type": ("deis",), "solver_type": ("logrho",)},
         surplus=1,
@@ -177,8 +195,6 @@ SOLVERS = {
             "algorithm_type": ("data_prediction",),
             "predictor_order": (1, 2, 3),
             "corrector_order": (1, 2, 3),
-            # diffusers' adaptive τ is 1 where 200 ≤ t ≤ 800, for this number alone.
-            "num_train_timesteps": (1000,),
         },
         surplus=1,
         final="first",
@@ -187,7 +203,7 @@ SOLVERS = {
         _BETAS | {"skip_prk_steps": False, "set_alpha_to_one": False, "timestep_spacing": "leading", "steps_offset": 0},
         _pndm,
         # Its steps end ⌊T/S⌋ below their starts, which is the next time in this spacing alone.
-        {"timestep_spacing": ("leading",)},
+        {"timestep_spacing": ("leading",)} | _NOT_SAMPLE,
     ),
     "EulerDiscreteScheduler": Solver(
         _SIGMAS
@@ -202,17 +218,22 @@ SOLVERS = {
         },
         _named("ddim", eta=0.0),
     ),
-    "EulerAncestralDiscreteScheduler": Solver(_SIGMAS | {"rescale_betas_zero_snr": False}, _named("ddim", eta=1.0)),
+    "EulerAncestralDiscreteScheduler": Solver(
+        _SIGMAS | {"rescale_betas_zero_snr": False}, _named("ddim", eta=1.0), _NOT_SAMPLE
+    ),
     "HeunDiscreteScheduler": Solver(
         _SIGMAS | _LEVELS | _LATENT_BETAS | {"clip_sample": False, "clip_sample_range": 1.0},
         _named("heun"),
-        {"beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")},
+        {"beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")} | _NOT_SAMPLE,
     ),
     "LMSDiscreteScheduler": Solver(_SIGMAS | _LEVELS, _named("lms")),
-    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS),
-    "KDPM2AncestralDiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS),
+    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False),
+    "KDPM2AncestralDiscreteScheduler": Solver(
+        _OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False
+    ),
+    # Its noise_sampler_seed is a seed of the noise, which is this library's own.
     "DPMSolverSDEScheduler": Solver(
-        _OF_KDPM2 | {"noise_sampler_seed": None}, _named("dpm_solver_pp_sde", eta=1.0), {"noise_sampler_seed": (None,)}
+        _OF_KDPM2 | {"noise_sampler_seed": None}, _named("dpm_solver_pp_sde", eta=1.0), _NOT_SAMPLE, whole=False
     ),
 }
 """The schedulers of diffusers that are solvers, by class."""
@@ -248,6 +269,8 @@ def check(kind: str, config: Config) -> None:
     algorithm = config.get("algorithm_type", "")
     if algorithm in ("dpmsolver", "sde-dpmsolver") and config["final_sigmas_type"] == "zero":
         raise ValueError(f"final_sigmas_type='zero' needs algorithm_type 'dpmsolver++', not {algorithm!r}")
+    if config.get("skip_prk_steps") and config["prediction_type"] == "v_prediction":
+        raise ValueError("skip_prk_steps=True with prediction_type='v_prediction' is not supported")
     if kind == "DPMSolverSinglestepScheduler" and algorithm == "sde-dpmsolver":
         raise ValueError("algorithm_type='sde-dpmsolver' is not one of 'dpmsolver', 'dpmsolver++', 'sde-dpmsolver++'")
 
@@ -269,6 +292,7 @@ def sample_fields(kind: str, config: Config) -> tuple[dict[str, Any], dict[str, 
         "rule": config.get("timestep_spacing", "linspace"),
         "offset": config.get("steps_offset", 0) if config.get("timestep_spacing") == "leading" else 0,
         "surplus": solver.surplus,
+        "whole": solver.whole,
         "levels": levels,
         "sigma_min": config.get("sigma_min"),
         "sigma_max": config.get("sigma_max"),
@@ -293,7 +317,8 @@ def _final(solver: Solver, config: Config, levels: str) -> str:
 def _times(kind: str, config: Config, levels: str) -> str:
     """Returns the `network_times` of a solver."""
     if SOLVERS[kind].surplus == 0:
-        return "linear_sigma" if levels == "none" else "exact"
+        linear = "linear_sigma" if SOLVERS[kind].whole else "linear_sigma_at_starts"
+        return linear if levels == "none" else "exact"
     rounded = levels == "karras" or config.get("use_lu_lambdas")
     if kind == "DPMSolverMultistepScheduler" and config["beta_schedule"] == "squaredcos_cap_v2":
         rounded = False

@@ -1,9 +1,10 @@
 """Reads the weights in a folder of diffusers' `save_pretrained`: one file or shards, of full or half precision."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffjax import state_dicts
+from diffjax import json_files, state_dicts
 from diffjax.errors import UserError, read_json
 from diffjax.interop import mapping
 
@@ -39,6 +40,26 @@ def read_weights(folder: Path) -> tuple[mapping.State, Path]:
     if path.suffix == ".json":
         return _read_shards(path), path
     return state_dicts.state_dict(state_dicts.read(path), path), path
+
+
+def write_weights(folder: Path, state: mapping.State, configs: Mapping[Path, Mapping]) -> None:
+    """Writes the weights of an export, with checksums of the tensors and of its configs.
+
+    Args:
+      folder: the folder of the network.
+      state: the tensors by name.
+      configs: the configs by file.
+    """
+    sums = {path.name: str(json_files.checksum(config)) for path, config in configs.items()}
+    (folder / NAME).write_bytes(state_dicts.to_safetensors(state, {"format": "pt"} | sums))
+
+
+def warn_of_changes(folder: Path, configs: tuple[Path, ...]) -> None:
+    """Warns of configs that are not those with which `write_weights` wrote the weights in `folder`."""
+    metadata = state_dicts.read_metadata(folder / NAME)
+    for path in configs:
+        if path.name in metadata and metadata[path.name] != str(json_files.checksum(read_json(path, ""))):
+            warnings.warn(f"{path} is not as it was exported (edited, or damaged); it is used as it is", stacklevel=3)
 
 
 def _read_shards(index: Path) -> mapping.State:

@@ -72,6 +72,7 @@ def generation(
     timestep_scale: float = 1.0,
     label_dropout: float = 0.0,
     condition_channels: int = 0,
+    label_size: int = 0,
     sample: Mapping[str, Any] | None = None,
     preferred: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -88,6 +89,7 @@ def generation(
       timestep_scale: the factor of t before it is embedded.
       label_dropout: the probability that a label was dropped in training.
       condition_channels: channels of its condition image; 0: none.
+      label_size: the size of the vectors that it takes as labels; 0: it takes none.
       sample, preferred: as in `run`.
 
     Raises:
@@ -106,6 +108,7 @@ def generation(
         timestep_scale=timestep_scale,
         variance=variance if learned else None,
         condition_channels=condition_channels,
+        label_size=label_size,
     )
     return run(
         task, params, path, schedule_section=schedule_section, variance=variance, sample=sample, preferred=preferred

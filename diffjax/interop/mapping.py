@@ -69,7 +69,13 @@ def param_shapes(network: models.Network, channels: int, condition_channels: int
     """
 
     def init(key):
-        return models.init_params(network, (size, size, channels), key, image_channels=condition_channels)
+        return models.init_params(
+            network,
+            (size, size, channels),
+            key,
+            image_channels=condition_channels,
+            label_size=network.label_size if isinstance(network, models.UNet) else 0,
+        )
 
     return jax.eval_shape(init, jax.random.key(0))
 

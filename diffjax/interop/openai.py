@@ -77,6 +77,9 @@ def load(
             f"{path} predicts {model.out_channels} channels for images of {channels}: neither ε nor ε and a variance"
         )
     shapes = mapping.param_shapes(model, channels, in_channels - channels)
+    attended = {model.widths[level] for level in model.attention_levels or ()} | {model.widths[-1]}
+    if num_head_channels is not None and (others := [width for width in attended if width % num_head_channels]):
+        raise UserError(f"{path}: num_head_channels={num_head_channels} must divide {others[0]} channels")
     table = mapping.rules(shapes, names(model, use_new_attention_order))
     fixed = "fixed_small" if sigma_small else "fixed_large"
     return imported.generation(

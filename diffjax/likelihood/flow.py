@@ -10,7 +10,7 @@ import numpy as np
 
 from diffjax.likelihood.variational import HALF_BIN, check_pixels, checked
 from diffjax.noise import keys_of
-from diffjax.prediction import Predict, Prediction, same_shape
+from diffjax.prediction import Predict, Prediction, one_array, same_shape
 from diffjax.schedules import NoiseSchedule
 
 PROBES = ("rademacher", "gaussian")
@@ -156,7 +156,7 @@ def _sample(keys, number, shape, dtype, distribution):
 
 def _eps(predict, x, t):
     output = predict(x, t)
-    eps = output.eps if isinstance(output, Prediction) else output
+    eps = output.eps if isinstance(output, Prediction) else one_array(output, x.dtype)
     return jnp.asarray(same_shape(eps, x), x.dtype)
 
 

@@ -169,8 +169,11 @@ def load_statistics(path: str | os.PathLike) -> tuple[GaussianStatistics, dict[s
     mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
     if mean.ndim != 1 or covariance.shape != mean.shape * 2:
         raise UserError(f"{path}: mu must be [D] and sigma [D, D], not {mean.shape} and {covariance.shape}")
-    count = int(arrays["count"]) if "count" in arrays else None
-    return GaussianStatistics(mean, covariance, count), json.loads(str(arrays.get("protocol", "{}")))
+    try:
+        count = int(arrays["count"]) if "count" in arrays else None
+        return GaussianStatistics(mean, covariance, count), json.loads(str(arrays.get("protocol", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: count must be a number, and protocol JSON: {error}") from error
 
 
 METRICS.register(

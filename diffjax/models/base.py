@@ -38,7 +38,8 @@ class Network(Protocol):
         Args:
           x: noisy images, `[B, H, W, C]`.
           t: timesteps or noise levels, `[B]`, int or float.
-          label: int `[B]`, each within 0 … num_classes - 1, or -1 (`NO_LABEL`) for no class.
+          label: int `[B]`, each within 0 … num_classes - 1, or -1 (`NO_LABEL`) for no class; a network without classes
+            may take a vector for each image, float `[B, E]`, instead.
           image: a condition image, `[B, H, W, Ci]`.
           train: whether dropout is applied, with the key `rngs={"dropout": key}` of `apply`.
         """
@@ -51,11 +52,13 @@ class Network(Protocol):
 
 
 def num_classes(network: Network) -> int | None:
-    """Returns the number of classes of a network, or None if it is unconditional."""
+    """Returns the number of classes of a network, or None if it has none."""
     return getattr(network, "num_classes", None)
 
 
-def init_params(network: Network, image_shape: Sequence[int], key: jax.Array, *, image_channels: int = 0) -> Any:
+def init_params(
+    network: Network, image_shape: Sequence[int], key: jax.Array, *, image_channels: int = 0, label_size: int = 0
+) -> Any:
     """Initialises the parameters of a network: float32, or wider for a network that computes in a wider type.
 
     It runs as one compiled program. `jax.eval_shape` of it returns shapes alone, and traces each network once.
@@ -65,15 +68,20 @@ def init_params(network: Network, image_shape: Sequence[int], key: jax.Array, *,
       image_shape: (height, width, channels) of x.
       key: a random key.
       image_channels: the channels of the condition image; 0 for a network that is not conditioned on an image.
+      label_size: the size of the vectors that the network takes as labels; 0 for one that takes none.
     """
     # A network whose fields cannot be hashed (lists, arrays) cannot be an argument of a compiled function.
     init = _compiled_init if _is_hashable(network) else _init
-    return init(network, _fields_text(network), tuple(image_shape), image_channels, key)
+    return init(network, _fields_text(network), tuple(image_shape), image_channels, label_size, key)
 
 
-def _init(network: Network, fields: str, image_shape: tuple[int, ...], image_channels: int, key: jax.Array) -> Any:
+def _init(
+    network: Network, fields: str, image_shape: tuple[int, ...], image_channels: int, label_size: int, key: jax.Array
+) -> Any:
     zero = jnp.zeros((1,), jnp.int32)
     condition = {} if num_classes(network) is None else {"label": zero}
+    if label_size:
+        condition["label"] = jnp.zeros((1, label_size))
     if image_channels:
         condition["image"] = jnp.zeros((1, *image_shape[:-1], image_channels))
     params = network.init(key, jnp.zeros((1, *image_shape)), zero, **condition)["params"]
@@ -81,7 +89,7 @@ def _init(network: Network, fields: str, image_shape: tuple[int, ...], image_cha
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, dtype)), params)
 
 
-_compiled_init = jax.jit(_init, static_argnums=(0, 1, 2, 3))
+_compiled_init = jax.jit(_init, static_argnums=(0, 1, 2, 3, 4))
 
 
 def _fields_text(network: Network) -> str:

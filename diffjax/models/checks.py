@@ -40,16 +40,23 @@ def check_fields(network: nn.Module, ranges: Mapping[str, Mapping[str, Any]]) ->
 
 
 def check_inputs(
-    x: jax.Array, t: jax.Array, label: jax.Array | None, image: jax.Array | None, num_classes: int | None
+    x: jax.Array,
+    t: jax.Array,
+    label: jax.Array | None,
+    image: jax.Array | None,
+    num_classes: int | None,
+    *,
+    label_size: int = 0,
 ) -> None:
     """Checks the inputs of a network's call against each other and against the number of classes.
 
     Args:
       x: `[B, H, W, C]`.
       t: `[B]`.
-      label: int `[B]` of a network with classes, else None.
+      label: int `[B]` of a network with classes, float `[B, label_size]` of one that takes vectors, else None.
       image: `[B, H, W, Ci]`, or None.
       num_classes: the network's number of classes, or None.
+      label_size: the size of the vectors that the network takes as labels; 0: none.
 
     Raises:
       ValueError: a wrong shape, a label that is missing or superfluous, or a label outside its range.
@@ -58,7 +65,10 @@ def check_inputs(
         raise ValueError(f"x.shape={x.shape} must be (batch, height, width, channels)")
     if t.shape != x.shape[:1]:
         raise ValueError(f"t.shape={t.shape} must be {x.shape[:1]}, one number for each image of x")
-    _check_label(label, num_classes, x.shape[0])
+    if label_size:
+        _check_vectors(label, (x.shape[0], label_size))
+    else:
+        _check_label(label, num_classes, x.shape[0])
     if image is not None and image.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"image.shape={image.shape} must agree with x.shape={x.shape} in all but the channels")
 
@@ -109,3 +119,12 @@ def _check_label(label: jax.Array | None, num_classes: int | None, batch: int) -
         known = np.asarray(label)
         if (wrong := known[(known < NO_LABEL) | (known >= num_classes)]).size:
             raise ValueError(f"label={wrong[0]} must be within 0 … {num_classes - 1}, or {NO_LABEL} for no class")
+
+
+def _check_vectors(label: jax.Array | None, shape: tuple[int, int]) -> None:
+    if label is None:
+        raise ValueError(f"class_embedding='identity' needs label=, float{list(shape)}: a vector for each image of x")
+    if label.shape != shape or not jnp.issubdtype(label.dtype, jnp.floating):
+        raise ValueError(
+            f"label={label.dtype}{list(label.shape)} must be float{list(shape)}, a vector for each image of x"
+        )

@@ -61,6 +61,7 @@ class DiT(nn.Module):
       mlp_norm_eps: The norm_eps of the layer norms before the MLPs, or None for the same; 1e-5 in diffusers' networks.
       freq_shift: 0 if the time embedding's frequencies end one step before 10⁻⁴ as in DiT's code, 1 if they end there
         as in diffusers' networks.
+      remat: Whether the backward pass recomputes each block, which takes less memory and more time.
     """
 
     patch_size: int = 2
@@ -76,6 +77,7 @@ class DiT(nn.Module):
     norm_eps: float = 1e-6
     mlp_norm_eps: float | None = None
     freq_shift: int = 0
+    remat: bool = False
 
     __repr__ = short_repr
 
@@ -120,8 +122,9 @@ class DiT(nn.Module):
         h = h.reshape(batch, rows * columns, self.hidden_size)
 
         emb = nn.swish(self._embed(t, label, wide))
+        block = nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
-            h = Block(
+            h = block(
                 num_heads=self.num_heads,
                 mlp_size=max(1, int(self.hidden_size * self.mlp_ratio)),
                 dropout=self.dropout if train else 0.0,

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,16 @@ Dtype = Any
 
 NO_LABEL = -1
 """The label that stands for no class in classifier-free guidance; the same as `data.NO_LABEL`."""
+
+
+Activation = Literal["swish", "relu", "gelu", "mish"]
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "swish": nn.swish,
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=False),
+    "mish": jax.nn.mish,
+}
 
 
 def ddpm_init(scale: float = 1.0):
@@ -55,6 +66,13 @@ def embed(label: jax.Array, num: int, features: int, *, dtype: Dtype, name: str)
     # `Embed` would read -1 as the last class; an index past the end gives NaN.
     given = vectors(jnp.where(label == NO_LABEL, 0, jnp.where(label < 0, num, label)))
     return jnp.where((label == NO_LABEL)[:, None], 0, given)
+
+
+def only_classes(vectors: jax.Array, label: jax.Array, num: int) -> jax.Array:
+    """Returns vectors `[B, C]` where the label, int `[B]`, is a class; zeros for `NO_LABEL`, NaN for any other."""
+    label = label[:, None]
+    inside = jnp.where((label >= 0) & (label < num), vectors, jnp.nan)
+    return jnp.where(label == NO_LABEL, 0, inside)
 
 
 def halve(x: jax.Array) -> jax.Array:
@@ -130,7 +148,7 @@ class GroupNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """A residual block: norm, swish, convolution, twice; its input (projected if the channels differ) is added last.
+    """A residual block: norm, activation, convolution, twice; its input (projected if channels differ) is added last.
 
     Between the two convolutions the time embedding is projected and added (DDPM), or, with `use_scale_shift_norm`,
     projected to a scale and a shift of the second norm's result, h·(1 + scale) + shift (FiLM; Nichol & Dhariwal 2021).
@@ -141,19 +159,23 @@ class ResBlock(nn.Module):
       dropout: The probability of dropout.
       dtype: The type of the arithmetic.
       use_scale_shift_norm: Whether the embedding scales and shifts the second norm instead of being added before it.
-      activate_embedding: Whether swish is applied to the embedding before it is projected.
+      activation: The name of the activation.
+      activate_embedding: Whether the activation is applied to the embedding before it is projected.
       class_bias: The number of classes if a learned vector per class is added (as abarankab does), or None.
       resample: A function that halves or doubles the size on both branches before conv1 (guided diffusion), or None.
+      output_scale: The number by which the result is divided.
     """
 
     channels: int
     norm: Callable[..., nn.Module]
     dropout: float
     dtype: Dtype
+    activation: Activation = "swish"
     use_scale_shift_norm: bool = False
     activate_embedding: bool = True
     class_bias: int | None = None
     resample: Callable[[jax.Array], jax.Array] | None = None
+    output_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, emb: jax.Array, label: jax.Array | None) -> jax.Array:
@@ -164,11 +186,12 @@ class ResBlock(nn.Module):
           emb: the time embedding, `[B, E]`.
           label: int `[B]` if there is a class bias.
         """
-        h = nn.swish(self.norm(name="norm1")(x))
+        activate = _ACTIVATIONS[self.activation]
+        h = activate(self.norm(name="norm1")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv1")(h)
-        emb = nn.swish(emb) if self.activate_embedding else emb
+        emb = activate(emb) if self.activate_embedding else emb
         width = self.channels * (2 if self.use_scale_shift_norm else 1)
         emb = dense(width, dtype=self.dtype, name="emb")(emb)[:, None, None, :]
         if self.class_bias is not None:
@@ -178,55 +201,67 @@ class ResBlock(nn.Module):
             h = self.norm(name="norm2")(h) * (1 + scale) + shift
         else:
             h = self.norm(name="norm2")(h + emb)
-        h = nn.Dropout(self.dropout, deterministic=False)(nn.swish(h))
+        h = nn.Dropout(self.dropout, deterministic=False)(activate(h))
         h = conv3x3(self.channels, dtype=self.dtype, init_scale=0.0, name="conv2")(h)
         if x.shape[-1] != self.channels:
             x = dense(self.channels, dtype=self.dtype, name="shortcut")(x)
-        return x + h
+        return _divided(x + h, self.output_scale)
+
+
+def _divided(x: jax.Array, scale: float) -> jax.Array:
+    return x if scale == 1.0 else x / scale
 
 
 class Attention(nn.Module):
     """Self-attention over all positions, softmax(qkᵀ/√d)·v in each head of d channels, added to the input.
 
     Attributes:
-      norm: A function (name=) → a normalisation.
+      norm: A function (name=) → a normalisation, or None for none.
       dtype: The type of the arithmetic.
       num_heads: The number of heads.
-      num_head_channels: The channels of each head, or None to choose them by `num_heads`.
+      num_head_channels: The channels of each head, or None to choose them by `num_heads`; C channels have
+        ⌊C/num_head_channels⌋ heads, and what they leave over is no channel of q, k and v.
       qkv_bias: Whether the query, key and value projections have a bias.
+      output_scale: The number by which the result is divided.
     """
 
-    norm: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module] | None
     dtype: Dtype
     num_heads: int = 1
     num_head_channels: int | None = None
     qkv_bias: bool = True
+    output_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns `[B, H, W, C]`.
 
         Raises:
-          ValueError: heads that do not divide the channels.
+          ValueError: heads that do not fit the channels.
         """
         batch, height, width, channels = x.shape
-        heads = (batch, height * width, *self._heads(channels))
-        h = self.norm(name="norm")(x).reshape(batch, height * width, channels)
+        heads, size = self._heads(channels)
+        h = x if self.norm is None else self.norm(name="norm")(x)
+        h = h.reshape(batch, height * width, channels)
         q, k, v = (
-            dense(channels, dtype=self.dtype, use_bias=self.qkv_bias, name=name)(h).reshape(heads)
+            dense(heads * size, dtype=self.dtype, use_bias=self.qkv_bias, name=name)(h).reshape(
+                batch, height * width, heads, size
+            )
             for name in ("q", "k", "v")
         )
-        h = attend(q, k, v).reshape(x.shape)
-        return x + dense(channels, dtype=self.dtype, init_scale=0.0, name="out")(h)
+        h = attend(q, k, v).reshape(batch, height, width, heads * size)
+        h = x + dense(channels, dtype=self.dtype, init_scale=0.0, name="out")(h)
+        return _divided(h, self.output_scale)
 
     def _heads(self, channels: int) -> tuple[int, int]:
         """Returns the number of heads and the channels of each."""
-        field = "num_heads" if self.num_head_channels is None else "num_head_channels"
-        divisor = getattr(self, field)
-        if divisor < 1 or channels % divisor:
-            raise ValueError(f"{field}={divisor} must divide {channels} channels")
-        other = channels // divisor
-        return (divisor, other) if field == "num_heads" else (other, divisor)
+        if self.num_head_channels is not None:
+            if not 1 <= self.num_head_channels <= channels:
+                raise ValueError(f"num_head_channels={self.num_head_channels} must be at most {channels} channels")
+            return channels // self.num_head_channels, self.num_head_channels
+        if self.num_heads < 1 or channels % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} must divide {channels} channels")
+        return self.num_heads, channels // self.num_heads
 
 
 class Downsample(nn.Module):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax import data, losses, metrics, viz
-from diffjax.errors import UserError, naming, read_json
+from diffjax.errors import UserError, naming
 from diffjax.files import to_path
+from diffjax.json_files import read_record
 from diffjax.metrics import records, registry
 from diffjax.noise import sample_keys
 from diffjax.report import pages, pictures
@@ -19,6 +20,7 @@ from diffjax.runs import build, real_images, resolve
 from diffjax.runs.run import Run
 from diffjax.runs.train import examples
 from diffjax.training import logging
+from diffjax.training.step import NUM_BUCKETS
 
 _TIMESTEPS = 64
 """The largest number of timesteps at which the loss is measured."""
@@ -82,7 +84,9 @@ def of_run(
     sections = [
         pages.Section("Figures", _tried(_evaluation, workdir) + _tried(_likelihood, workdir)),
         pages.Section(
-            "Training", _tried(_training, workdir, folder) + _tried(_loss_by_timestep, run, folder, seed, images)
+            "Training",
+            _tried(_training, run.schedule.num_timesteps, workdir, folder)
+            + _tried(_loss_by_timestep, run, folder, seed, images),
         ),
         pages.Section("Schedule", _tried(_schedule, run, folder)),
         *made,
@@ -117,7 +121,7 @@ def _tried(section: Callable[..., list[str]], *args: Any) -> list[str]:
 def _evaluation(workdir: Path) -> list[str]:
     if not (path := workdir / "evaluation.json").exists():
         return []
-    saved = read_json(path, "")
+    saved = read_record(path, "")
     with _reading("evaluation.json"):
         found, protocol = records.from_record(saved)
         others = {name: value for name, value in saved.items() if name not in ("figures", "protocol")}
@@ -128,7 +132,7 @@ def _evaluation(workdir: Path) -> list[str]:
 def _likelihood(workdir: Path) -> list[str]:
     if not (path := workdir / "likelihood.json").exists():
         return []
-    saved = read_json(path, "")
+    saved = read_record(path, "")
     with _reading("likelihood.json"):
         pairs = {name: saved[name] for name in ("bound", "L_T", "L_0", "exact") if name in saved}
         rows = [(name, f"{mean:.4g} ± {error:.2g}") for name, (mean, error) in pairs.items()]
@@ -136,9 +140,11 @@ def _likelihood(workdir: Path) -> list[str]:
     return [pages.heading("Bits/dim (mean ± standard error)"), pages.table((), rows), *protocols]
 
 
-def _training(workdir: Path, folder: Path) -> list[str]:
+def _training(num_timesteps: int, workdir: Path, folder: Path) -> list[str]:
     with naming("metrics.jsonl"):
-        path = viz.training_loss(folder / "training_loss.png", logging.read(workdir))
+        path = viz.training_loss(
+            folder / "training_loss.png", logging.read(workdir), num_timesteps=num_timesteps, num_parts=NUM_BUCKETS
+        )
     return [pages.figure(path, "The training loss over steps.")]
 
 

@@ -22,7 +22,7 @@ from diffjax.schedules import SCHEDULES, NoiseSchedule
 from diffjax.steps import Sampler
 from diffjax.tasks.base import TASKS, Guidance, Sampling, Task
 from diffjax.timesteps import SPACINGS, Grid
-from diffjax.training import optimizers
+from diffjax.training import optimizers, timestep_sampling
 from diffjax.training.step import check_batch_size
 
 
@@ -268,6 +268,7 @@ def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) ->
                 f"{options.steps_per_call}"
             )
     with naming("config.train"):
+        sampling_options(config, task)
         if len(set(options.ema_decays)) < len(options.ema_decays):
             raise ValueError(f"ema_decays={options.ema_decays} must be different numbers")
         if config.model.get("dtype") == "float16" and jax.default_backend() == "cpu":
@@ -280,6 +281,21 @@ def training(config: ml_collections.ConfigDict, task: Task, num_devices: int) ->
             raise ValueError(f"batch_size={options.batch_size} is more than the {len(found.source)} images there are")
     check_labels(found, task)
     return Training(found, *optimizer(config, task))
+
+
+def sampling_options(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
+    """Returns the options of `config.train.timestep_sampling`, checked.
+
+    Raises:
+      ValueError: an invalid option, or times between the timesteps for a loss that needs whole ones.
+    """
+    kind = config.train.timestep_sampling
+    options = _options(config.train, schema.TRAIN, "timestep_sampling")
+    real = timestep_sampling.has_real_times(kind, task.schedule, options)
+    if real and (task.predicts_variance or task.takes_any_schedule):
+        why = "a learned variance" if task.predicts_variance else "a network that is not conditioned on t"
+        raise ValueError(f"timestep_sampling={kind!r} gives times between the timesteps, which {why} does not allow")
+    return options
 
 
 def optimizer(

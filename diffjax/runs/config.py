@@ -109,7 +109,7 @@ SCHEDULE = Section(
     {
         "name": Field(str, "linear", "The schedule.", choices=schedules.SCHEDULES),
         "zero_terminal_snr": Field(
-            bool, False, "Whether √ᾱ is rescaled so that it ends at 0 (Lin et al. 2024); needs the target x0 or v."
+            bool, False, "Whether √ᾱ is rescaled so that it ends at 0 (Lin et al. 2024); needs another target than eps."
         ),
     },
     {"name": Named(schedules.SCHEDULES)},
@@ -151,7 +151,19 @@ TRAIN = Section(
     {
         "steps": Field(int, 100_000, "The total number of optimizer steps.", low=1),
         "batch_size": Field(int, 128, "Images per step, over all devices and processes.", low=1, high=2**24),
-        "target": Field(str, "eps", "What the network predicts.", choices=losses.TARGETS),
+        "target": Field(
+            str,
+            "eps",
+            "What the network predicts; flow: the velocity ε - x_0 of rectified flow; edm: the F of EDM's network.",
+            choices=losses.TARGETS,
+        ),
+        "sigma_data": Field(
+            float,
+            0.5,
+            "σ_data of the target and the weighting edm: the standard deviation of the images in [-1, 1].",
+            low=1e-3,
+            high=1e3,
+        ),
         "loss_norm": Field(str, "l2", "The norm of the prediction's error.", choices=losses.NORMS),
         "huber_delta": Field(float, 1.0, "The error at which the huber norm turns linear.", above=0.0, high=1e6),
         "loss_weighting": Field(
@@ -195,7 +207,10 @@ TRAIN = Section(
         "final_pictures": Field(bool, True, "Whether training ends with pictures, sampled as config.sample says."),
         "wandb": Field(str | None, None, "The Weights & Biases project to report to, or None."),
     },
-    {"loss_weighting": Named(losses.WEIGHTINGS, given=("snr", "unit", "target"))},
+    {
+        "loss_weighting": Named(losses.WEIGHTINGS, given=losses.GIVEN),
+        "timestep_sampling": Named(timestep_sampling.TIMESTEP_SAMPLINGS, given=timestep_sampling.GIVEN),
+    },
 )
 
 SAMPLE = Section(
@@ -210,7 +225,7 @@ SAMPLE = Section(
             str,
             "exact",
             "On a grid between the timesteps, when the network is called: at the times of the levels (exact), at whole "
-            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma).",
+            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma, linear_sigma_at_starts).",
             choices=NETWORK_TIMES,
         ),
         "schedule": SCHEDULE._replace(

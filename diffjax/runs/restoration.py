@@ -54,7 +54,7 @@ def small_input(pair: Pair) -> np.ndarray:
       UserError: a pair whose condition comes from the source.
     """
     if pair.record is None:
-        raise UserError("--cascade: config.data.source must have images alone; these have conditions of their own")
+        raise UserError("config.data.source must have images alone for a cascade; these have conditions of their own")
     return degradations.downsample(pair.truth, pair.record.size, pair.record.kind)
 
 

@@ -24,7 +24,7 @@ from diffjax.tasks.base import Restore
 
 OPTIONS = {
     "num_samples": Field(int, 1, "The number of samples whose mean is the restored image.", low=1, high=10_000),
-    "noise_scale": Field(float, 1.0, "The factor of x_T and of the noise of each step.", low=0.0),
+    "noise_scale": Field(float, 1.0, "The factor of x_T and of the noise of each step.", low=0.0, high=1e3),
 }
 """The options of a method besides the fields of `config.sample`."""
 
@@ -117,7 +117,7 @@ def others(workdirs: Sequence[str | os.PathLike], shape: tuple[int, int, int]) -
     found = [load(workdir) for workdir in workdirs]
     for other, workdir in zip(found, workdirs, strict=True):
         if other.image_shape != shape:
-            raise UserError(f"--compare {workdir}: restores images of shape {other.image_shape}; they must be {shape}")
+            raise UserError(f"{workdir} restores images of shape {other.image_shape}; they must be {shape}")
     tasks = [_snake_case(type(other.task).__name__) for other in found]
     candidates = (tasks, [Path(workdir).name for workdir in workdirs], list(map(str, workdirs)))
     names = next((names for names in candidates if len(set(names)) == len(names)), candidates[-1])
@@ -134,15 +134,14 @@ def cascade_of(first: Run, stages: Sequence[tuple[Run, Mapping[str, Any]]]) -> C
     shape = first.image_shape
     if not stages:
         return Cascade(first.config, shape, [], [])
-    config, factors, later = first.config, [_factor(first, "--workdir")], []
+    config, factors, later = first.config, [_factor(first)], []
     for stage, options in stages:
-        flag = f"--cascade {stage.source}"
-        factors.append(_factor(stage, flag))
+        factors.append(_factor(stage))
         wanted = (factors[-1] * shape[0], factors[-1] * shape[1], shape[2])
         if stage.image_shape != wanted:
             raise UserError(
-                f"{flag}: it makes images {stage.image_shape}, {factors[-1]} times as large as its input; after images "
-                f"{shape} that must be {wanted}"
+                f"{stage.source} makes images {stage.image_shape}, {factors[-1]} times as large as its input; after "
+                f"images {shape} that must be {wanted}"
             )
         later.append(sampled(stage, options))
         config, shape = stage.config, wanted
@@ -206,10 +205,12 @@ def average(restore: Restore, condition: jax.Array, keys: jax.Array, num: int) -
     return total / num
 
 
-def _factor(network: Run, flag: str) -> int:
+def _factor(network: Run) -> int:
     options = network.config.data.degradation
     if not network.task.enlarges or len(options.kinds) != 1 or options.kinds[0] not in degradations.REDUCTIONS:
-        raise UserError(f"{flag}: a cascade is of super-resolution by one of {', '.join(degradations.REDUCTIONS)}")
+        raise UserError(
+            f"{network.source}: a cascade is of super-resolution by one of {', '.join(degradations.REDUCTIONS)}"
+        )
     return options.factor
 
 

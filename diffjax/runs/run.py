@@ -105,7 +105,7 @@ class Run:
           condition: `label=`, int `[B]`, for a network with classes; `image=`, `[B, H, W, C]` in [-1, 1], for one that
             restores images.
         """
-        return self.task.predictor(self.params, schedule=self.sampling.schedule, **condition)
+        return self._sampled_task.predictor(self.params, schedule=self.sampling.schedule, **condition)
 
     def sample(
         self,
@@ -158,7 +158,7 @@ class Run:
 
         def predict(numbers):
             condition = self.task.labels(numbers, chosen)
-            return self.task.predictor(self.params, guidance=how.guidance, **condition)
+            return self._sampled_task.predictor(self.params, guidance=how.guidance, **condition)
 
         batches = sampling.sample_many(
             how.sampler,
@@ -190,6 +190,10 @@ class Run:
             self.task.restore(self.params, self.sampling, None, None)
         how = self.sampling._replace(noise_scale=noise_scale, progress=progress)
         return lambda condition, keys: self.task.restore(self.params, how, condition, keys)
+
+    @property
+    def _sampled_task(self) -> Task:
+        return self.task if self.config.sample.network_times == "exact" else self.task.at_level()
 
     def _check_finite(self, start: int, x: np.ndarray) -> None:
         bad = np.flatnonzero(~np.all(np.isfinite(x), axis=tuple(range(1, x.ndim))))

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffjax.errors import UserError, read_json
-from diffjax.files import remove, write, write_arrays
+from diffjax.errors import UserError
+from diffjax.files import read_npz, remove, write_arrays
+from diffjax.json_files import read_record, write_record
 
 
 class Parts:
@@ -43,7 +44,7 @@ class Parts:
                 f"{self._folder} holds parts of another run ({', '.join(different)} differ): finish that one, remove "
                 "the folder, or give another --out"
             )
-        write(path, json.dumps(self._identity) + "\n")
+        write_record(path, self._identity)
 
     def done(self, starts: Iterable[int]) -> set[int]:
         """Returns those of the batches, by their first sample, that are on disk and whole."""
@@ -70,10 +71,10 @@ class Parts:
 
     def _load(self, start: int) -> np.ndarray | None:
         try:
-            with self._path(start).open("rb") as content, np.load(content, allow_pickle=False) as file:
-                return file["images"] if str(file["digest"]) == self._digest else None
-        except Exception:  # numpy and zipfile raise many kinds, by what is damaged
+            found = read_npz(self._path(start), ["images", "digest"])
+        except ValueError:
             return None
+        return found["images"] if str(found["digest"]) == self._digest else None
 
     def _path(self, start: int) -> Path:
         return self._folder / f"{start:09d}.npz"
@@ -92,6 +93,6 @@ def digest(params: Any) -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     """Returns what identifies the samples of a folder; None where nothing does, or what does is damaged."""
     try:
-        return read_json(path, "")
+        return read_record(path, "")
     except UserError:
         return None

@@ -1,7 +1,6 @@
 """Saves and loads the config of a workdir (`config.json`), and checks what changes when training resumes."""
 
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,8 +9,9 @@ from typing import Any
 
 import ml_collections
 
-from diffjax.errors import UserError, read_json, writing
-from diffjax.files import to_path, write
+from diffjax.errors import UserError, writing
+from diffjax.files import to_path
+from diffjax.json_files import read_record, write_record
 from diffjax.runs import resolve, upgrade
 
 FREE_FIELDS = (
@@ -40,7 +40,7 @@ def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
         _check_same(load(workdir), config, workdir)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, json.dumps(resolve.to_dict(config), indent=2) + "\n")
+        write_record(path, resolve.to_dict(config))
 
 
 def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
@@ -50,7 +50,7 @@ def load(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
       UserError: no such file, one that cannot be read, or an invalid config.
     """
     path = to_path(workdir) / "config.json"
-    config = read_json(path, "--workdir must be a folder that `diffjax train` has written")
+    config = read_record(path, "--workdir must be a folder that `diffjax train` has written")
     imports = config.get("imports")
     for folder in imports if isinstance(imports, list) else ():  # `resolve` reports another type
         if isinstance(folder, str):

@@ -51,6 +51,6 @@ def best(figures: Mapping[str, Mapping[str, Figure]], metric: str) -> str:
     """
     for row in figures.values():
         if metric not in row:
-            raise UserError(f"--best={metric}: not computed for these images; there are {', '.join(row)}")
+            raise UserError(f"{metric} is not computed for these images; there are {', '.join(row)}")
     sign = -1.0 if registry.higher_is_better(metric) else 1.0
     return min(figures, key=lambda name: sign * figures[name][metric].value)

@@ -79,10 +79,11 @@ def train(
             train_step = make_train_step(
                 task.loss(),
                 training.optimizer,
-                num_timesteps=task.schedule.num_timesteps,
+                schedule=task.schedule,
                 batch_size=options.batch_size,
                 devices=devices,
                 timestep_sampling=options.timestep_sampling,
+                sampling_options=build.sampling_options(config, task),
                 grad_accumulation_steps=options.grad_accumulation_steps,
                 steps_per_call=options.steps_per_call,
                 sample_batch=_sample_batch(config),
@@ -97,7 +98,12 @@ def train(
                 if start and first:
                     bar.write(f"resuming from step {start}")
                 reporter = Reporter(
-                    writer, bar, training.learning_rate, options, checkpoints, _name_example(config, training.images)
+                    writer,
+                    bar,
+                    training.learning_rate,
+                    options,
+                    checkpoints,
+                    _name_example(config, training.images, current.key),
                 )
                 pictures = _Pictures(config, task, training.images, workdir, writer, progress)
                 if first and 0 < start < options.steps and start % options.sample_every == 0:
@@ -165,13 +171,22 @@ def _facts(config: ml_collections.ConfigDict, images: build.Images) -> dict[str,
     }
 
 
-def _name_example(config: ml_collections.ConfigDict, images: build.Images) -> Callable[[int], str] | None:
-    """Returns a function from the number of an example since the first step to its name, as `Reporter` takes it."""
-    if config.data.on_device:
-        return None
+def _name_example(config: ml_collections.ConfigDict, images: build.Images, key: jax.Array) -> Callable[[int], str]:
+    """Returns a function from the number of an example since the first step to its name, as `Reporter` takes it.
+
+    Args:
+      config: the config.
+      images: the training images.
+      key: the key of the training state.
+    """
+    key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)))  # the step donates the state
 
     def name(number):
-        index = data.source_index(images.source, seed=config.seed, number=number)
+        if config.data.on_device:
+            step, place = divmod(number, config.train.batch_size)
+            index = data.on_device.sampled_index(len(images.source), key, step, place)
+        else:
+            index = data.source_index(images.source, seed=config.seed, number=number)
         return build.name_image(images.everything, int(images.source.indices[index]))
 
     return name

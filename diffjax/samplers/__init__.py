@@ -7,23 +7,44 @@ plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped.
 
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
-from diffjax.samplers.dpm_solver import dpm_solver_pp
+from diffjax.samplers.deis import deis
+from diffjax.samplers.dpm2 import dpm2, dpm_solver_pp_2s_ancestral, dpm_solver_pp_sde
+from diffjax.samplers.dpm_solver import dpm_solver, dpm_solver_pp, dpm_solver_pp_singlestep, dpm_solver_singlestep
+from diffjax.samplers.er_sde import er_sde
+from diffjax.samplers.karras import euler, heun
 from diffjax.samplers.learned import learned, load_table, save_table
+from diffjax.samplers.lms import lms
 from diffjax.samplers.network_times import with_network_times
-from diffjax.samplers.ode import heun, probability_flow
+from diffjax.samplers.ode import probability_flow
 from diffjax.samplers.pndm import plms, pndm
+from diffjax.samplers.restart import restart
+from diffjax.samplers.sa_solver import sa_solver
+from diffjax.samplers.unipc import unipc
 
 __all__ = [
     "SAMPLERS",
     "ddim",
     "ddpm",
+    "deis",
+    "dpm2",
+    "dpm_solver",
     "dpm_solver_pp",
+    "dpm_solver_pp_2s_ancestral",
+    "dpm_solver_pp_sde",
+    "dpm_solver_pp_singlestep",
+    "dpm_solver_singlestep",
+    "er_sde",
+    "euler",
     "heun",
     "learned",
+    "lms",
     "load_table",
     "plms",
     "pndm",
     "probability_flow",
+    "restart",
+    "sa_solver",
     "save_table",
+    "unipc",
     "with_network_times",
 ]

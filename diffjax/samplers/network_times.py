@@ -7,7 +7,7 @@ import numpy as np
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 
-NETWORK_TIMES = ("exact", "nearest", "floor", "linear_sigma")
+NETWORK_TIMES = ("exact", "nearest", "floor", "linear_sigma", "linear_sigma_at_starts")
 
 
 def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> Sampler:
@@ -18,7 +18,8 @@ def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> 
       schedule: the noise schedule of the table.
       rule: "exact": the times of the levels; "nearest" or "floor": the index nearest to them or below, for networks
         that take whole timesteps only; "linear_sigma": at levels of the grid, the time at which σ̄ has this value if it
-        is linear between two indices, as in diffusers' Euler, Heun and LMS schedulers.
+        is linear between two indices, as in diffusers' Euler, Heun and LMS schedulers; "linear_sigma_at_starts": so at
+        the first call of each step alone, as in its KDPM2 schedulers.
 
     Raises:
       ValueError: an unknown rule.
@@ -28,9 +29,12 @@ def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> 
     times = np.asarray(sampler.t_net)
     if rule == "exact" or times.dtype.kind != "f":
         return sampler
-    if rule != "linear_sigma":
+    if rule in ("nearest", "floor"):
         whole = np.round(times) if rule == "nearest" else np.floor(times)
         return dataclasses.replace(sampler, t_net=whole.astype(np.int32))
     linear = np.interp(sampler.noise / sampler.signal, schedule.sigma_bars, np.arange(schedule.num_timesteps))
-    on_grid = np.isin(sampler.t_from, sampler.grid)
-    return dataclasses.replace(sampler, t_net=np.where(on_grid, linear, times))
+    if rule == "linear_sigma":
+        chosen = np.isin(sampler.t_from, sampler.grid)
+    else:
+        chosen = np.append(True, np.asarray(sampler.lands)[:-1])
+    return dataclasses.replace(sampler, t_net=np.where(chosen, linear, times))

@@ -1,13 +1,11 @@
-"""Euler's and Heun's methods for the probability-flow ODE."""
-
-import dataclasses
+"""Euler's method for the probability-flow ODE, to decode and to encode."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffjax.samplers.base import SAMPLERS, check_signal, leaves_noise, levels_of, sigma_bar
+from diffjax.samplers.base import SAMPLERS, check_signal, levels_of
 from diffjax.schedules import NoiseSchedule
-from diffjax.steps import Levels, Sampler, interleave, one_call_a_step
+from diffjax.steps import Sampler, one_call_a_step
 
 
 @SAMPLERS.register
@@ -29,7 +27,8 @@ def probability_flow(
         and a step to -1 would leave noise in the data.
       form: the equation of the paper, "eq13" or "eq15".
       network_at: the timestep of the network call: "source", where a step begins, or "destination", where it ends
-        (diffusers' `DDIMInverseScheduler`).
+        (diffusers' `DDIMInverseScheduler`). It is not the level of x, so that v- and x_0-networks need
+        `parameterization.from_v(predict)` without a schedule.
 
     Raises:
       ValueError: an unknown `form` or `network_at`, an invalid grid, or a grid with -1 for eq15.
@@ -49,31 +48,3 @@ def probability_flow(
     variance_t, variance_s = (1.0 - ab_t) / ab_t, (1.0 - ab_s) / ab_s
     slope = 0.5 * (variance_s - variance_t) / np.sqrt(variance_t)
     return one_call_a_step(levels, a=np.sqrt(ab_s / ab_t), c=np.sqrt(ab_s) * slope, t_net=t_net)
-
-
-@SAMPLERS.register
-def heun(schedule: NoiseSchedule, grid: ArrayLike) -> Sampler:
-    """Builds Heun's method for the probability-flow ODE in (x̄, σ̄) (Karras et al. 2022, Alg. 1 without churn).
-
-        x̄' = x̄_t + h·ε̂(x̄_t, t),     x̄_s = x̄_t + h·½(ε̂(x̄_t, t) + ε̂(x̄', s)),     h = σ̄_s - σ̄_t
-
-    The second row starts from x̄': x̄_s = x̄' + h/2·(ε̂' - ε̂). A step to clean data is Euler's, so S steps down to -1 make
-    2S - 1 network calls. A step from a level of almost no signal, over which √ᾱ grows more than 20-fold, is Euler's
-    too, because the second row would multiply ε̂' - ε̂ by half that factor: so begins a cosine schedule at T-1.
-
-    Args:
-      schedule: the noise schedule.
-      grid: `int[S+1]`, within -1 … T-1, descending to decode or ascending to encode.
-
-    Raises:
-      ValueError: an invalid grid.
-    """
-    levels = levels_of(schedule, grid)
-    check_signal(np.append(levels.ab_t, levels.ab_s))
-    predict = one_call_a_step(levels, b=np.sqrt(levels.ab_s), c=np.sqrt(1.0 - levels.ab_s), num_eps_history=1)
-    half = 0.5 * np.sqrt(levels.ab_s) * (sigma_bar(levels.ab_s) - sigma_bar(levels.ab_t))
-    arrived = Levels(levels.s, levels.s, levels.ab_s, levels.ab_s)
-    correct = one_call_a_step(arrived, a=1.0, c=half, eps_history=-half[:, None])
-    corrected = (levels.s != -1) & ~leaves_noise(levels.ab_t, levels.ab_s)
-    predict = dataclasses.replace(predict, lands=~corrected)
-    return interleave([predict, correct], [np.ones(len(half), bool), corrected])

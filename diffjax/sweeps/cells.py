@@ -10,15 +10,15 @@ import itertools
 import json
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffjax.errors import UserError, read_json
-from diffjax.files import local_path, read_npz, remove_leftovers, write, write_arrays
+from diffjax.errors import UserError
+from diffjax.files import local_path, read_npz, remove_leftovers, write_arrays
+from diffjax.json_files import read_record, write_record
 
 Axes = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Axis → label → the fields that it sets, with the labels in the order of tables."""
@@ -116,11 +116,10 @@ class Results:
         if self._has_cells():
             self._check_protocol()
         else:
-            write(self._protocol_path, json.dumps(self.protocol, indent=2) + "\n")
+            write_record(self._protocol_path, self.protocol)
         if pictures is not None:
             write_arrays(self._path(cell, "npz"), arr_0=pictures)
-        record = {"labels": cell.labels, "fields": cell.fields, "figures": figures}
-        write(self._path(cell), json.dumps(record | {"checksum": _checksum(record)}, indent=2) + "\n")
+        write_record(self._path(cell), {"labels": cell.labels, "fields": cell.fields, "figures": figures})
 
     def rows(self, grid: list[Cell]) -> Iterator[Row]:
         """Yields (cell, figures) of the cells that are done."""
@@ -152,7 +151,7 @@ class Results:
         Raises:
           UserError: they have another one, or it cannot be read.
         """
-        found = read_json(self._protocol_path, "the cells in this folder may be of another sweep: give another --out")
+        found = read_record(self._protocol_path, "the cells in this folder may be of another sweep: give another --out")
         if found != self.protocol:
             fields = found.keys() | self.protocol.keys()
             different = sorted(field for field in fields if found.get(field) != self.protocol.get(field))
@@ -189,26 +188,21 @@ def load(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Row]]:
     if not rows:
         raise UserError(f"{folder}: no cell of this sweep is done")
     order = {tuple(line.get(axis) for axis in rows[0][0].labels): n for n, line in enumerate(_lines(folder))}
-    protocol = read_json(folder / "protocol.json", f"{folder} is not the folder of a sweep")
+    protocol = read_record(folder / "protocol.json", f"{folder} is not the folder of a sweep")
     return protocol, sorted(rows, key=lambda row: order.get(tuple(row[0].labels.values()), len(order)))
 
 
 def _record(path: Path) -> dict[str, Any] | None:
     """Returns what `Results.save` wrote to a file; None if it is damaged."""
     try:
-        found = read_json(path, "")
+        found = read_record(path, "")
     except UserError:
         return None
     record = {name: found.get(name) for name in ("labels", "fields", "figures")}
     if not all(isinstance(value, dict) for value in record.values()):
         return None
     labels = record["labels"].values()
-    is_whole = found.get("checksum", _checksum(record)) == _checksum(record)
-    return record if labels and is_whole and all(isinstance(label, str) for label in labels) else None
-
-
-def _checksum(record: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    return record if labels and all(isinstance(label, str) for label in labels) else None
 
 
 def _lines(folder: Path) -> list[dict[str, str]]:

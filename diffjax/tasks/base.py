@@ -46,23 +46,32 @@ class Objective(NamedTuple):
     """λ of L_hybrid; above 0 the network predicts a learned_range variance too."""
     offset_noise: float = 0.0
     label_dropout: float = 0.0
+    sigma_data: float = 0.5
+    """σ_data of the target "edm"."""
 
     @classmethod
     def from_config(cls, options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> "Objective":
         """Returns the objective that `config.train` describes.
 
         Raises:
-          UserError: a target that the schedule does not allow, or a weighting with an infinite weight.
+          UserError: a target that the schedule or a learned variance does not allow, or a weighting with an infinite
+            weight.
         """
         if schedule.alpha_bars[-1] == 0.0 and options.target == "eps":
             raise UserError(
                 "config.train.target: 'eps' does not determine x0 where alpha_bar = 0, where config.schedule ends; "
-                "'x0' or 'v' do"
+                "'x0', 'v', 'flow' or 'edm' do"
+            )
+        if options.vlb_weight and options.target in ("flow", "edm"):
+            raise UserError(
+                f"config.train.vlb_weight: {options.vlb_weight} must be 0 for the target {options.target!r}"
             )
         extra = {name: options[name] for name in losses.weighting_options(options.loss_weighting)}
         with naming("config.train.loss_weighting"):
-            weights = losses.weights(schedule, options.loss_weighting, target=options.target, **extra)
-        same = ("target", "loss_norm", "huber_delta", "vlb_weight", "offset_noise", "label_dropout")
+            weights = losses.weights(
+                schedule, options.loss_weighting, target=options.target, sigma_data=options.sigma_data, **extra
+            )
+        same = ("target", "loss_norm", "huber_delta", "vlb_weight", "offset_noise", "label_dropout", "sigma_data")
         return cls(weights=weights, **{name: options[name] for name in same})
 
     @property
@@ -180,6 +189,10 @@ class Task(abc.ABC):
         Raises:
           UserError: a schedule, guidance or condition that the network does not support.
         """
+
+    def at_level(self) -> "Task":
+        """Returns the task for tables that call the network at another time than that of x (`network_times`)."""
+        return self
 
     @abc.abstractmethod
     def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:

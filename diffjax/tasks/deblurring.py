@@ -155,7 +155,7 @@ class Deblurring(Task):
             condition["image"],
             schedule or self.schedule,
             self.level,
-            self.objective.target,
+            self.objective,
         )
 
     def predict(self, params: Any, condition: jax.Array) -> jax.Array:

@@ -39,6 +39,10 @@ class Generation(Task):
     """The variance that the network also predicts: "learned_range", "learned" or None."""
     condition_channels: int = 0
     """The channels of the condition image that `predictor` takes, as imported upsamplers do; 0: none."""
+    label_size: int = 0
+    """The size of the vectors that `predictor` takes as labels, as some imported networks do; 0: none."""
+    converts_in_loop: bool = False
+    """Whether `predictor` leaves the conversion of v̂ and x̂0 to the sampling loop (`at_level`)."""
 
     OPTIONS: ClassVar[Mapping[str, Field]] = {
         "timestep_scale": Field(
@@ -73,7 +77,13 @@ class Generation(Task):
 
     def init(self, key: jax.Array) -> Any:
         """Returns fresh parameters."""
-        return models.init_params(self.network, self.image_shape, key, image_channels=self.condition_channels)
+        return models.init_params(
+            self.network,
+            self.image_shape,
+            key,
+            image_channels=self.condition_channels,
+            label_size=self.label_size,
+        )
 
     def loss(self, *, train: bool = True) -> Loss:
         """Returns the denoising loss of `batch["image"]`, uint8 `[B, H, W, C]`, with ε ~ N(0, I) by each example's key.
@@ -109,6 +119,7 @@ class Generation(Task):
                 target=objective.target,
                 weights=objective.weights,
                 vlb_weight=objective.vlb_weight,
+                sigma_data=objective.sigma_data,
                 **objective.distance,
             )
 
@@ -121,8 +132,13 @@ class Generation(Task):
 
         Raises:
           UserError: a schedule other than that of training; guidance of a network that was not trained for it; no
-            condition image for a network that takes one.
+            condition image, or no vector, for a network that takes one.
         """
+        if self.label_size and "label" not in condition:
+            raise UserError(
+                f"this network takes a vector of {self.label_size} numbers for each image: sample it with "
+                "dj.sample(run.sampler, run.predictor(label=…), …)"
+            )
         if self.condition_channels and "image" not in condition:
             raise UserError(
                 f"this network takes a condition image of {self.condition_channels} channels: sample it with "
@@ -137,7 +153,20 @@ class Generation(Task):
         else:
             self._check_guidance(guidance)
             predict = self._guided(params, guidance, condition["label"])
-        return parameterization.from_target(predict, self.schedule, self.objective.target, variance=self.variance)
+        target = self.objective.target
+        if self.converts_in_loop and self.variance is None and target in ("v", "x0"):
+            return parameterization.from_v(predict) if target == "v" else parameterization.from_x0(predict)
+        return parameterization.from_target(
+            predict,
+            self.schedule,
+            target,
+            variance=self.variance,
+            sigma_data=self.objective.sigma_data,
+        )
+
+    def at_level(self) -> "Generation":
+        """Returns the task whose v̂ and x̂0 are converted at the level of x, not at the time of the network call."""
+        return dataclasses.replace(self, converts_in_loop=True)
 
     def preview(self, params: Any, how: Sampling, examples: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns a grid of the samples 0, 1, … of seed 0."""

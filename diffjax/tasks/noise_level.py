@@ -117,7 +117,15 @@ def denoising(
     noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(keys)
     if level.is_timestep:
         return losses.denoising(
-            schedule, network, x0, t, noise, target=objective.target, weights=objective.weights, **objective.distance
+            schedule,
+            network,
+            x0,
+            t,
+            noise,
+            target=objective.target,
+            weights=objective.weights,
+            sigma_data=objective.sigma_data,
+            **objective.distance,
         )
     # The noise uses the key itself; in `generation`, offset noise uses its child 0.
     u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (), x0.dtype))(keys)
@@ -127,14 +135,19 @@ def denoising(
 
 
 def predictor(
-    network: models.Network, params: Any, condition: jax.Array, schedule: NoiseSchedule, level: NoiseLevel, target: str
+    network: models.Network,
+    params: Any,
+    condition: jax.Array,
+    schedule: NoiseSchedule,
+    level: NoiseLevel,
+    objective: Objective,
 ) -> Predict:
     """Returns `predict(x, t)` for samplers on `schedule`, conditioned on `condition` `[B, H, W, C]`."""
     predict = models.predictor(network, params, image=condition)
     if not level.is_timestep:
         predict = parameterization.scale_timesteps(predict, level.scale)
         predict = parameterization.with_noise_level(predict, schedule, level.conditioning)
-    return parameterization.from_target(predict, schedule, target)
+    return parameterization.from_target(predict, schedule, objective.target, sigma_data=objective.sigma_data)
 
 
 def sample(predict: Predict, how: Sampling, condition: jax.Array, keys: jax.Array, *, clip: Clip) -> jax.Array:

@@ -75,7 +75,7 @@ class SuperResolution(Task):
         if condition.keys() != {"image"} or guidance is not None:
             raise UserError("config.task.name: super-resolution needs image=, the condition, and has no guidance")
         return noise_level.predictor(
-            self.network, params, condition["image"], schedule or self.schedule, self.level, self.objective.target
+            self.network, params, condition["image"], schedule or self.schedule, self.level, self.objective
         )
 
     def restore(self, params: Any, how: Sampling, condition: jax.Array, keys: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from diffjax.timesteps.indices import (
     trailing,
     uniform,
 )
-from diffjax.timesteps.levels import beta, from_sigmas, karras, log_snr
+from diffjax.timesteps.levels import beta, flow, from_sigmas, karras, log_snr
 
 __all__ = [
     "SPACINGS",
@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "explicit",
     "exponential",
+    "flow",
     "from_sigmas",
     "full",
     "karras",

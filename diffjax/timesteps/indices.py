@@ -48,7 +48,9 @@ def leading(num_timesteps: int, num_steps: int, *, offset: int = 0, end: int = -
 
 
 @SPACINGS.register
-def trailing(num_timesteps: int, num_steps: int, *, rounding: str = "nearest", end: int = -1) -> Grid:
+def trailing(
+    num_timesteps: int, num_steps: int, *, rounding: str = "nearest", as_diffusers: bool = False, end: int = -1
+) -> Grid:
     """Returns round(T - i·T/S) - 1 for i = 0 … S-1, then -1 (diffusers' "trailing"): starts at T-1.
 
     diffusers takes all of `arange(T, 0, -T/S)`, which has one entry too many for 62 values of S at T = 1000.
@@ -60,10 +62,11 @@ def trailing(num_timesteps: int, num_steps: int, *, rounding: str = "nearest", e
       num_timesteps: the number T of timesteps.
       num_steps: the number S of steps.
       rounding: how indices are rounded, to the "nearest" whole number or down ("floor").
+      as_diffusers: whether to refuse an S for which diffusers makes S + 1 steps, the last from index -1.
       end: the last entry, -1 (clean data) or 0.
 
     Raises:
-      ValueError: S out of range, an unknown rounding, or another `end`.
+      ValueError: S out of range, or one that is refused; an unknown rounding, or another `end`.
     """
     check_count(num_timesteps, num_steps, end)
     if rounding not in ("nearest", "floor"):
@@ -71,28 +74,34 @@ def trailing(num_timesteps: int, num_steps: int, *, rounding: str = "nearest", e
     span, i = num_timesteps - (end + 1), np.arange(num_steps)
     if rounding == "floor":
         return with_end((num_steps - i) * span // num_steps + end, num_timesteps, end)
-    levels = np.arange(num_timesteps, end + 1, -span / num_steps)[:num_steps]
-    return with_end(np.round(levels) - 1, num_timesteps, end)
+    levels = np.arange(num_timesteps, end + 1, -span / num_steps)
+    if as_diffusers and len(levels) > num_steps:
+        raise ValueError(
+            f"num_steps={num_steps} makes {len(levels)} steps in diffusers, the last from index -1; take another "
+            "number, or as_diffusers=False"
+        )
+    return with_end(np.round(levels[:num_steps]) - 1, num_timesteps, end)
 
 
 @SPACINGS.register
-def linspace(num_timesteps: int, num_steps: int, *, end: int = -1) -> Grid:
+def linspace(num_timesteps: int, num_steps: int, *, as_diffusers: bool = False, end: int = -1) -> Grid:
     """Returns round(i·(T-1)/(S-1)) for i = S-1 … 0, then -1 (diffusers' "linspace"): includes T-1 and 0.
 
     diffusers' DDIM nevertheless steps to t - ⌊T/S⌋, not to the next entry (`samplers.ddim(stride_end=…)`). With S = 1
-    the grid starts at T-1 (in diffusers at 0). With `end=0`: round(i·(T-1)/S) for i = S … 0.
+    the grid starts at T-1 (in diffusers, and with `as_diffusers`, at 0). With `end=0`: round(i·(T-1)/S) for i = S … 0.
 
     Args:
       num_timesteps: the number T of timesteps.
       num_steps: the number S of steps.
+      as_diffusers: whether a single step starts at index 0.
       end: the last entry, -1 (clean data) or 0.
 
     Raises:
       ValueError: S out of range, or another `end`.
     """
     check_count(num_timesteps, num_steps, end)
-    nodes = num_steps + (end == 0)
-    indices = np.linspace(0, num_timesteps - 1, nodes).round()[::-1] if nodes > 1 else [num_timesteps - 1]
+    nodes, single = num_steps + (end == 0), 0 if as_diffusers else num_timesteps - 1
+    indices = np.linspace(0, num_timesteps - 1, nodes).round()[::-1] if nodes > 1 else [single]
     return with_end(indices[:num_steps], num_timesteps, end)
 
 

@@ -55,17 +55,17 @@ def karras(
     Args:
       schedule: the noise schedule.
       num_steps: the number S of steps.
-      rho: ρ; larger values put more steps near clean data.
+      rho: ρ; larger values put more steps near clean data; in (0, 100].
       sigma_min: σ̄_min; None: σ̄_0 of the schedule.
       sigma_max: σ̄_max; None: σ̄_{T-1} of the schedule.
       rounded: whether to return the nearest indices instead of times between them.
       end: -1, where the last step leads to clean data, or 0, where it leads to σ̄_min.
 
     Raises:
-      ValueError: S or a level out of range, ρ ≤ 0 or too small, or no σ̄_max for a schedule that ends at ᾱ = 0.
+      ValueError: S or a level out of range, ρ out of range or too small, or no σ̄_max for a schedule that ends at ᾱ = 0.
     """
-    if not 0.0 < rho < np.inf:
-        raise ValueError(f"rho={rho} must be > 0 and finite")
+    if not 0.0 < rho <= 100.0:
+        raise ValueError(f"rho={rho} must be within (0, 100]")
     low, high = _range(schedule, sigma_min, sigma_max)
     with np.errstate(all="ignore"):
         levels = np.linspace(high ** (1 / rho), low ** (1 / rho), _count(schedule, num_steps, rounded, end)) ** rho
@@ -103,6 +103,52 @@ def log_snr(
     low, high = _range(schedule, sigma_min, sigma_max)
     levels = np.exp(np.linspace(np.log(high), np.log(low), _count(schedule, num_steps, rounded, end)))
     return _grid(schedule, levels, rounded=rounded, end=end)
+
+
+@SPACINGS.register
+def flow(
+    schedule: NoiseSchedule,
+    num_steps: int,
+    *,
+    shift: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rounded: bool = False,
+    end: int = -1,
+) -> Grid:
+    """Returns the times of S levels whose u = σ̄/(1+σ̄), the time of the linear path, falls in equal steps to 0; then -1.
+
+        u_i = u_max·(1 - i/S),     σ̄_i = shift·u_i/(1-u_i),     i = 0 … S-1
+
+    The shift is u' = shift·u/(1 + (shift-1)·u) (Esser et al. 2024, Eq. 23); e^μ is diffusers' exponential
+    "dynamic shifting". With `sigma_min` the unshifted u falls to that of σ̄_min instead, in S-1 equal steps, and with
+    `end=0` in S, as diffusers' `FlowMatchEulerDiscreteScheduler` has it, whose σ_min is the schedule's σ̄_0. On these
+    grids `ddim` is Euler's method on the linear path.
+
+    Args:
+      schedule: the noise schedule; any will do that reaches the levels.
+      num_steps: the number S of steps.
+      shift: larger values put more steps near noise.
+      sigma_min: σ̄_min, before the shift; None: u falls in equal steps to 0, with `end=0` to σ̄_0 of the schedule.
+      sigma_max: σ̄_max, before the shift; None: such that the first level is σ̄_{T-1} of the schedule.
+      rounded: whether to return the nearest indices instead of times between them.
+      end: -1, where the last step leads to clean data, or 0, where it leads to σ̄_min.
+
+    Raises:
+      ValueError: S or a level out of range, or a shift that is not > 0 and finite.
+    """
+    if not 0.0 < shift < np.inf:
+        raise ValueError(f"shift={shift} must be > 0 and finite")
+    count, table = _count(schedule, num_steps, rounded, end), schedule.sigma_bars
+    high = table[-1] / shift if sigma_max is None else sigma_max
+    low = table[0] / shift if sigma_min is None and end == 0 else sigma_min
+    if not 0.0 <= (0.0 if low is None else low) <= high:
+        raise ValueError(f"sigma_min={low}, sigma_max={high} must satisfy 0 ≤ sigma_min ≤ sigma_max")
+    u_max = 1.0 if np.isinf(high) else high / (1.0 + high)
+    u_last = u_max / count if low is None else low / (1.0 + low)
+    u = np.linspace(u_max, u_last, count)
+    with np.errstate(divide="ignore"):
+        return _grid(schedule, shift * u / (1.0 - u), rounded=rounded, end=end)
 
 
 @SPACINGS.register
@@ -181,10 +227,11 @@ def _grid(schedule: NoiseSchedule, levels: np.ndarray, *, rounded: bool, end: in
 
 def _nearest(schedule: NoiseSchedule, levels: np.ndarray) -> np.ndarray:
     """Returns the index whose σ̄ is nearest in log to each level, the lower one in a tie."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         table, values = np.log(schedule.sigma_bars), np.log(levels)
-    above = np.clip(np.searchsorted(table, values), 1, max(len(table) - 1, 1))
-    below = above - 1
-    above = np.minimum(above, len(table) - 1)
-    nearest = np.where(np.abs(table[below] - values) <= np.abs(table[above] - values), below, above)
+        above = np.clip(np.searchsorted(table, values), 1, max(len(table) - 1, 1))
+        below = above - 1
+        above = np.minimum(above, len(table) - 1)
+        # An infinite level is the last one: its distance from itself, NaN, is not the larger.
+        nearest = np.where(np.abs(table[below] - values) <= np.abs(table[above] - values), below, above)
     return np.searchsorted(table, table[nearest])  # the first of equal entries

@@ -19,6 +19,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 from diffjax.errors import UserError, writing
 from diffjax.files import in_bucket, to_path, upload, write
+from diffjax.json_files import with_checksum, without_checksum
 
 _UPLOAD_SECONDS = 60
 """The time after which what was written is copied to a bucket, beside every checkpoint."""
@@ -113,7 +114,10 @@ def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return [report for line in lines if (report := _report(line)) is not None]
+    reports = [report for line in lines if (report := _report(line)) is not None]
+    if damaged := len(lines) - len(reports):
+        warnings.warn(f"{path}: {damaged} of {len(lines)} lines are damaged, and left out", stacklevel=2)
+    return reports
 
 
 class _Jsonl:
@@ -125,7 +129,7 @@ class _Jsonl:
         self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._pending += json.dumps({"step": step, **values}).encode() + b"\n"
+        self._pending += json.dumps(with_checksum({"step": step, **values})).encode() + b"\n"
         while self._pending:  # what a full disk did not take is written next time
             self._pending = self._pending[self._file.write(self._pending) :]
 
@@ -241,7 +245,8 @@ def _report(line: bytes) -> dict[str, float] | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    numbers = isinstance(found, dict) and all(map(_is_number, found.values()))
+    found = without_checksum(found) if isinstance(found, dict) else None
+    numbers = found is not None and all(map(_is_number, found.values()))
     return found if numbers and 0 <= found.get("step", -1) < float("inf") else None
 
 

@@ -27,7 +27,7 @@ def adam(
       rate: the learning rate, a function of the step.
       b1: the decay of the moving average of gradients, in [0, 1).
       b2: the decay of the moving average of squared gradients, in [0, 1).
-      eps: the number added to the root of the mean square, > 0.
+      eps: the number added to the root of the mean square, in (0, 1].
 
     Raises:
       ValueError: an option out of range.
@@ -45,14 +45,14 @@ def adamw(
       rate: the learning rate, a function of the step.
       b1: the decay of the moving average of gradients, in [0, 1).
       b2: the decay of the moving average of squared gradients, in [0, 1).
-      eps: the number added to the root of the mean square, > 0.
-      weight_decay: the decay λ: each step also subtracts learning rate · λ · parameter; ≥ 0.
+      eps: the number added to the root of the mean square, in (0, 1].
+      weight_decay: the decay λ: each step also subtracts learning rate · λ · parameter; in [0, 100].
 
     Raises:
       ValueError: an option out of range.
     """
-    if not 0.0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay={weight_decay} must be ≥ 0 and finite")
+    if not 0.0 <= weight_decay <= 100.0:
+        raise ValueError(f"weight_decay={weight_decay} must be within [0, 100]")
     return optax.adamw(rate, **_checked_moments(b1, b2, eps), weight_decay=weight_decay)
 
 
@@ -128,8 +128,8 @@ def _checked_moments(b1: float, b2: float, eps: float) -> dict[str, float]:
     for name, value in (("b1", b1), ("b2", b2)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"{name}={value} must be within [0, 1)")
-    if not 0.0 < eps < math.inf:
-        raise ValueError(f"eps={eps} must be > 0 and finite")
+    if not 0.0 < eps <= 1.0:
+        raise ValueError(f"eps={eps} must be within (0, 1]")
     return {"b1": b1, "b2": b2, "eps": eps}
 
 

@@ -40,7 +40,7 @@ class Reporter:
       learning_rate: the learning rate of the optimizer.
       options: `config.train`.
       checkpoints: the checkpoints of the run, whose last one the error message names.
-      name_example: (number of an example since the first step, from 0) → its name in a warning; None: it has none.
+      name_example: (number of an example since the first step, from 0) → its name in a warning.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Reporter:
         learning_rate: LearningRate,
         options: Any,
         checkpoints: Checkpoints,
-        name_example: Callable[[int], str] | None = None,
+        name_example: Callable[[int], str],
     ):
         self._writer, self._bar, self._learning_rate = writer, bar, learning_rate
         self._options, self._checkpoints, self._name_example = options, checkpoints, name_example
@@ -149,7 +149,5 @@ class Reporter:
         bad = np.flatnonzero(~finite)
         if len(bad) in (0, len(finite)):
             return ""
-        name = (
-            "" if self._name_example is None else self._name_example((first + number - 1) * len(finite) + int(bad[0]))
-        )
-        return f" (the losses of {len(bad)} of its {len(finite)} examples, such as {name or f'number {bad[0]}'})"
+        name = self._name_example((first + number - 1) * len(finite) + int(bad[0]))
+        return f" (the losses of {len(bad)} of its {len(finite)} examples, such as {name})"

@@ -3,7 +3,7 @@
 The state has no device axis: it is replicated as input and output (`in_axes=None`, `out_axes=None`), and donated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffjax.schedules import NoiseSchedule
 from diffjax.training import ema
 from diffjax.training.packing import pack
 from diffjax.training.state import TrainState
@@ -34,10 +35,11 @@ def make_train_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    num_timesteps: int,
+    schedule: NoiseSchedule,
     batch_size: int,
     devices: Sequence[jax.Device],
     timestep_sampling: str = "uniform",
+    sampling_options: Mapping[str, Any] | None = None,
     grad_accumulation_steps: int = 1,
     steps_per_call: int = 1,
     sample_batch: SampleBatch | None = None,
@@ -62,10 +64,11 @@ def make_train_step(
     Args:
       loss: the loss of a task (`tasks.Task.loss`).
       optimizer: an optax optimizer.
-      num_timesteps: T.
+      schedule: the noise schedule.
       batch_size: the size of the global batch of one optimizer step.
       devices: all devices of all processes.
       timestep_sampling: a name in `TIMESTEP_SAMPLINGS`, or an import path.
+      sampling_options: its options.
       steps_per_call: K, the number of optimizer steps in one call.
       grad_accumulation_steps: the number of micro-batches in which each device computes the gradient of its share; only
         dropout masks depend on it.
@@ -84,7 +87,13 @@ def make_train_step(
         key, dropout_key = jax.random.split(jax.random.fold_in(state_key, state.step))
         everyone = jnp.arange(batch_size)
         t, weight = sample_timesteps(
-            timestep_sampling, key, everyone, batch_size=batch_size, num_timesteps=num_timesteps, history=state.history
+            timestep_sampling,
+            key,
+            everyone,
+            batch_size=batch_size,
+            schedule=schedule,
+            history=state.history,
+            options=sampling_options,
         )
         mine = device * share + jnp.arange(share)
         if sample_batch is not None:
@@ -111,7 +120,7 @@ def make_train_step(
 
         metrics = {"loss": jnp.mean(weight * losses), "grad_norm": optax.tree.norm(gradients)}
         metrics["finite"] = jnp.isfinite(losses)
-        in_bucket = t * NUM_BUCKETS // num_timesteps == jnp.arange(NUM_BUCKETS)[:, None]
+        in_bucket = t * NUM_BUCKETS // schedule.num_timesteps == jnp.arange(NUM_BUCKETS)[:, None]
         metrics["bucket_loss"] = jnp.sum(jnp.where(in_bucket, weight * losses, 0.0), axis=1)
         metrics["bucket_weight"] = jnp.sum(jnp.where(in_bucket, weight, 0.0), axis=1)
 

@@ -1,22 +1,29 @@
 """Samples the timesteps of a training batch, given the step's key and the examples' numbers in the global batch."""
 
 import inspect
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax.registry import Registry, call
+from diffjax.schedules import NoiseSchedule
 
 TIMESTEP_SAMPLINGS = Registry("timestep sampling")
-"""Functions → t `[B]` or a `TimestepSample`, with any of these parameters, which are passed by name:
+"""Functions (options) → t `[B]` or a `TimestepSample`, with any of these parameters, which are passed by name:
 
     key: the step's key
     n: int `[B]`, the numbers of the examples in the global batch
     batch_size: the size of the global batch
     num_timesteps: T
     history: a `LossHistory`; the training state keeps one if the function has this parameter
+    schedule: the noise schedule; a function with this parameter may return real times
 """
+
+GIVEN = ("key", "n", "batch_size", "num_timesteps", "history", "schedule")
+"""The parameters of a timestep sampling that are no options of it."""
 
 _KEPT = 10
 _UNIFORM_SHARE = 1e-3
@@ -35,7 +42,7 @@ class TimestepSample(NamedTuple):
     """The timesteps of a batch."""
 
     t: jax.Array
-    """int32 `[B]`, in 0 … T-1."""
+    """int32, or float32 between the timesteps, `[B]`, in 0 … T-1."""
     weight: jax.Array
     """float32 `[B]`, 1/(T·p(t)): the mean of weight·loss estimates the mean over uniform t."""
 
@@ -49,6 +56,22 @@ def initial_history(kind: str, num_timesteps: int) -> LossHistory | None:
     """Returns an empty history if the timestep sampling `kind` needs one, else None."""
     needed = "history" in inspect.signature(TIMESTEP_SAMPLINGS[kind]).parameters
     return empty_history(num_timesteps) if needed else None
+
+
+def has_real_times(kind: str, schedule: NoiseSchedule, options: Mapping[str, Any]) -> bool:
+    """Returns whether a timestep sampling has times between the timesteps, after checking its options.
+
+    Raises:
+      ValueError: as in `sample_timesteps`.
+    """
+
+    def sampled():
+        key, history = jax.random.key(0), initial_history(kind, schedule.num_timesteps)
+        return sample_timesteps(
+            kind, key, jnp.arange(2), batch_size=2, schedule=schedule, history=history, options=options
+        )
+
+    return jnp.issubdtype(jax.eval_shape(sampled).t.dtype, jnp.floating)
 
 
 @TIMESTEP_SAMPLINGS.register
@@ -83,8 +106,46 @@ def importance(key: jax.Array, n: jax.Array, num_timesteps: int, history: LossHi
     return TimestepSample(t, 1.0 / (num_timesteps * p[t]))
 
 
+@TIMESTEP_SAMPLINGS.register
+def log_normal(
+    key: jax.Array, n: jax.Array, schedule: NoiseSchedule, *, level_mean: float = -1.2, level_std: float = 1.2
+) -> jax.Array:
+    """Samples log σ̄ of each example from N(`level_mean`, `level_std`²), as EDM does: real t, float32 `[B]`.
+
+    (Karras et al. 2022, Table 1: P_mean, P_std.) The time u = σ̄/(1+σ̄) of the linear path is then logit-normal with the
+    same mean and standard deviation, since logit(u) = log σ̄; 0 and 1 are rf/lognorm(0, 1) of SD3 (Esser et al. 2024,
+    §3.1). Levels outside the schedule become its nearest timestep.
+
+    Args:
+      level_mean: the mean of log σ̄; -1.2 in EDM, 0 in SD3.
+      level_std: the standard deviation of log σ̄; 1.2 in EDM, 1 in SD3.
+
+    Raises:
+      ValueError: numbers that are not finite, or a standard deviation ≤ 0.
+    """
+    if not -np.inf < level_mean < np.inf:
+        raise ValueError(f"level_mean={level_mean} must be finite")
+    if not 0.0 < level_std < np.inf:
+        raise ValueError(f"level_std={level_std} must be > 0 and finite")
+    log_sigma = level_mean + level_std * jax.vmap(jax.random.normal)(_children(key, n)[0])
+    levels = schedule.sigma_bars[np.isfinite(schedule.sigma_bars)]
+    t = jnp.interp(log_sigma, np.log(levels), np.arange(len(levels), dtype=np.float32))
+    if len(levels) == schedule.num_timesteps:
+        return t
+    # As in continuous_time.timestep_at: 1/σ̄ is linear in t to a last timestep of ᾱ = 0.
+    beyond = len(levels) - jnp.exp(np.log(levels[-1]) - log_sigma)
+    return jnp.where(log_sigma > np.log(levels[-1]), beyond, t)
+
+
 def sample_timesteps(
-    kind: str, key: jax.Array, n: jax.Array, *, batch_size: int, num_timesteps: int, history: LossHistory | None = None
+    kind: str,
+    key: jax.Array,
+    n: jax.Array,
+    *,
+    batch_size: int,
+    schedule: NoiseSchedule,
+    history: LossHistory | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TimestepSample:
     """Samples the timesteps of examples `n` `[B]` of a global batch.
 
@@ -93,14 +154,22 @@ def sample_timesteps(
       key: the step's key.
       n: int `[B]`, the numbers of the examples in the global batch.
       batch_size: the size of the global batch.
-      num_timesteps: T.
+      schedule: the noise schedule.
       history: the losses so far, if the timestep sampling needs them (`initial_history`).
+      options: the options of the timestep sampling.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, or an invalid option.
     """
-    given = {"key": key, "n": n, "batch_size": batch_size, "num_timesteps": num_timesteps, "history": history}
-    sampled = call(TIMESTEP_SAMPLINGS[kind], given, {})
+    given = {
+        "key": key,
+        "n": n,
+        "batch_size": batch_size,
+        "num_timesteps": schedule.num_timesteps,
+        "history": history,
+        "schedule": schedule,
+    }
+    sampled = call(TIMESTEP_SAMPLINGS[kind], given, options or {})
     if isinstance(sampled, TimestepSample):
         return sampled
     return TimestepSample(sampled, jnp.ones(len(n), jnp.float32))

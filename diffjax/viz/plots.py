@@ -132,8 +132,16 @@ def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[
     return _save_figure(figure, path)
 
 
-def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]]) -> Path:
+def training_loss(
+    path: str | os.PathLike, reports: Sequence[Mapping[str, Any]], *, num_timesteps: int, num_parts: int
+) -> Path:
     """Plots the loss over steps, and the loss of each part of 0 … T-1, from the lines of `metrics.jsonl`.
+
+    Args:
+      path: the file.
+      reports: the reports; `loss_tN` is the loss of part N.
+      num_timesteps: T.
+      num_parts: the number of equal parts.
 
     Raises:
       ValueError: no report of a finite loss.
@@ -145,9 +153,12 @@ def training_loss(path: str | os.PathLike, reports: Sequence[Mapping[str, Any]])
     for name in names:
         points = [(r["step"], r[name]) for r in reports if name in r and np.isfinite(r[name])]
         if points:
-            part = int(name.removeprefix("loss_t")) + 1 if name in parts else 0
-            label = f"part {part} of {len(parts)} of 0 … T-1" if part else "all t"
-            style = {"linewidth": 1, "alpha": 0.7} if part else {"linewidth": 2, "color": "black"}
+            if name in parts:
+                part = int(name.removeprefix("loss_t"))
+                first, end = (-(-n * num_timesteps // num_parts) for n in (part, part + 1))
+                label, style = f"t = {first} … {end - 1}", {"linewidth": 1, "alpha": 0.7}
+            else:
+                label, style = "all t", {"linewidth": 2, "color": "black"}
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) == 1 else None, **style)
     if not axes.lines:
         raise ValueError("no report of a finite loss")

@@ -68,7 +68,7 @@ class Subject(NamedTuple):
         step = make_train_step(
             self.run.task.loss(),
             self.optimizer(),
-            num_timesteps=self.run.schedule.num_timesteps,
+            schedule=self.run.schedule,
             batch_size=self.batch,
             devices=jax.devices(),
             steps_per_call=steps_per_call,

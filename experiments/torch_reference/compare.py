@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import diffjax as dj
-from diffjax import samplers, schedules
+from diffjax import continuous_time, schedules
 from diffjax.sampling import Prediction
 
 SHAPE = (3, 4, 4, 2)
@@ -36,7 +36,7 @@ class Row:
     steps: int
     sampler: str
     counterpart: str
-    ours: Callable[[schedules.NoiseSchedule], samplers.Sampler]
+    ours: Callable[[schedules.NoiseSchedule], dj.Sampler]
     theirs: Callable[["Case"], torch.Tensor]
     """x at every grid point, `[S + 1, B, …]`."""
     eta: float | None = None
@@ -55,6 +55,11 @@ class Row:
         """Whether the counterpart is diffusers' (and not one of this folder's)."""
         return self.counterpart.startswith("diffusers")
 
+    @property
+    def needs_k_diffusion(self) -> bool:
+        """Whether the counterpart is k-diffusion's."""
+        return self.counterpart.startswith("k-diffusion")
+
     def __str__(self):
         parts = [self.schedule, self.grid, self.steps, self.sampler, f"eta={self.eta}", f"clip={self.clip}"]
         return "-".join(str(part) for part in [*parts, self.counterpart]).replace(" ", "_")
@@ -66,8 +71,8 @@ class Case:
 
     betas: torch.Tensor  # float64 [T]
     alpha_bars: torch.Tensor  # float64 [T]
-    grid: np.ndarray  # int32 [S + 1]
-    asked: np.ndarray | None  # int32 [R]: where both ask the network; None where they are meant to differ
+    grid: np.ndarray  # int32 or float64 [S + 1]
+    asked: np.ndarray | None  # like the grid, [R]: where both ask the network; None where they are meant to differ
     x: torch.Tensor  # [B, …]
     noise: Callable[[int], torch.Tensor]
     model: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -81,8 +86,7 @@ class Case:
 
     def signal(self, k: int) -> torch.Tensor:
         """√ᾱ at grid point k."""
-        t = self.grid[k]
-        return self.alpha_bars[t].sqrt() if t >= 0 else torch.ones((), dtype=torch.float64)
+        return torch.tensor(continuous_time.alpha_bar_at(self.alpha_bars.numpy(), self.grid[k])).sqrt()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 def lift(name, case, *, spacing, lifted=True, **options):
     """The scheduler `name` with the case's tables, set to the case's number of steps.
 
+    spacing: diffusers' name of it; None for a scheduler with but one.
     lifted: False leaves diffusers' own float32 tables, to see what they cost.
 
     Raises:
@@ -25,7 +26,10 @@ def lift(name, case, *, spacing, lifted=True, **options):
     reading = _reading_float64(_module(name), case.dtype if lifted else torch.float32)
     with reading, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy, about how PyTorch hands it an array
-        scheduler = getattr(importlib.import_module("diffusers"), name)(timestep_spacing=spacing, **options)
+        warnings.simplefilter("ignore", FutureWarning)  # of diffusers, about DPM-Solver in ε̂
+        if spacing is not None:
+            options = options | {"timestep_spacing": spacing}
+        scheduler = getattr(importlib.import_module("diffusers"), name)(**options)
         scheduler.set_timesteps(case.num_steps)
     if case.asked is not None and scheduler.timesteps.tolist() != case.asked.tolist():
         raise ValueError(f"{name} calls the network at {scheduler.timesteps.tolist()}, ours at {case.asked.tolist()}")
@@ -38,7 +42,8 @@ def lift(name, case, *, spacing, lifted=True, **options):
             setattr(scheduler, name_of_last, last)
     if hasattr(scheduler, "sigmas"):
         ratio = ((1 - case.alpha_bars) / case.alpha_bars).sqrt()
-        scheduler.sigmas = torch.cat([ratio[scheduler.timesteps.long()], ratio.new_zeros(1)])
+        last = ratio[case.grid[-1]][None] if case.grid[-1] >= 0 else ratio.new_zeros(1)
+        scheduler.sigmas = torch.cat([ratio[scheduler.timesteps.long()], last])
     return scheduler
 
 
@@ -74,17 +79,18 @@ def ddpm(*, spacing, variance, lifted=True):
     return run
 
 
-def dpm_solver_pp(*, spacing, order):
-    """A runner by DPM-Solver++ multistep (midpoint); its static clip is dynamic thresholding held at 1."""
+def exponential(name, *, spacing, **options):
+    """A runner by DPM-Solver, UniPC, DEIS or SA-Solver; a static clip is dynamic thresholding held at 1."""
 
     def run(case):
-        name = "DPMSolverMultistepScheduler"
-        options = {"thresholding": case.clip is not None, "sample_max_value": case.clip or 1.0}
-        scheduler = lift(name, case, spacing=spacing, solver_order=order, **options)
+        clip = {"thresholding": case.clip is not None, "sample_max_value": case.clip or 1.0}
+        scheduler = lift(name, case, spacing=spacing, **clip, **options)
         passed = [case.x]
-        with _reading_float64(_module(name), case.dtype):
-            for t in scheduler.timesteps:
-                passed.append(scheduler.step(case.model(passed[-1], t), t, passed[-1]).prev_sample)
+        with _reading_float64(_module(name), case.dtype), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in `lift`
+            for row, t in enumerate(scheduler.timesteps):
+                with _drawing(name, case, row):
+                    passed.append(scheduler.step(case.model(passed[-1], t), t, passed[-1]).prev_sample)
         return torch.stack(passed)
 
     return run
@@ -148,17 +154,18 @@ def _module(name):
     return importlib.import_module(getattr(importlib.import_module("diffusers"), name).__module__)
 
 
-class _Float64Torch:
-    """`torch`, but what it calls float32 is float64."""
+class Float64:
+    """A module (`torch` or NumPy), but what it calls float32 is float64."""
 
-    float32 = torch.float64
+    def __init__(self, module):
+        self.module, self.float32 = module, module.float64
 
     def __getattr__(self, name):
-        return getattr(torch, name)
+        return getattr(self.module, name)
 
 
 def _reading_float64(module, dtype):
-    return mock.patch.object(module, "torch", _Float64Torch()) if dtype == torch.float64 else contextlib.nullcontext()
+    return mock.patch.object(module, "torch", Float64(torch)) if dtype == torch.float64 else contextlib.nullcontext()
 
 
 def _drawing(name, case, row):

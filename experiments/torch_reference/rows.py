@@ -1,4 +1,7 @@
-"""The rows of `experiments/crosscheck.py`: what is compared with what. `compare` runs them."""
+"""The rows of `experiments/crosscheck.py`: what is compared with what. `compare` runs them.
+
+Those of the exponential solvers are in `exponential_rows`.
+"""
 
 import dataclasses
 from functools import partial
@@ -7,7 +10,7 @@ import numpy as np
 import torch
 
 from diffjax import samplers, timesteps
-from torch_reference import lifted, s0, s3, s4
+from torch_reference import exponential_rows, lifted, s0, s3, s4, sigma_rows
 from torch_reference.compare import Row
 
 
@@ -79,7 +82,7 @@ def diffusers_dpm(schedule, spacing, num_steps, order, clip):
         sampler=f"dpm_solver_pp order {order}",
         counterpart="diffusers DPMSolverMultistep",
         ours=lambda sch: samplers.dpm_solver_pp(sch, grid, order=order),
-        theirs=lifted.dpm_solver_pp(spacing=spacing, order=order),
+        theirs=lifted.exponential("DPMSolverMultistepScheduler", spacing=spacing, solver_order=order),
         clip=clip,
     )
 
@@ -342,4 +345,4 @@ def rows_against_tutorials() -> list[Row]:
     ]
 
 
-ROWS = (*rows_against_diffusers(), *rows_against_tutorials())
+ROWS = (*rows_against_diffusers(), *exponential_rows.ROWS, *sigma_rows.rows(), *rows_against_tutorials())

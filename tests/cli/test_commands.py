@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffjax import json_files
 from diffjax.cli import sample as cli_sample
 from diffjax.runs import Run
 from diffjax.runs.run import of_config
@@ -39,7 +40,7 @@ def test_train_writes_what_it_lists(workdir):
     assert [report["step"] for report in reports] == [20, 40, 60]
     assert reports[0].keys() == {
         "step", "loss", "loss_t0", "loss_t1", "loss_t2", "loss_t3", "grad_norm", "skipped", "learning_rate",
-        "images_per_second",
+        "images_per_second", "checksum",
     }  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_a_full_disk_is_one_line(name, flags, size, workdir, command, tmp_path, 
 
 def test_evaluate(workdir, command, capsys):
     command("evaluate", "--workdir", workdir, "--num", 70, "--steps", 3)
-    record = json.loads((workdir / "evaluation.json").read_text())
+    record = json_files.read_record(workdir / "evaluation.json", "")
     assert "| kernel | frechet | samples | N | reference |" in capsys.readouterr().out
     protocol = record["protocol"]
     assert protocol["samples"] == f"{workdir}, step 60"
@@ -231,7 +232,7 @@ def test_evaluate_with_a_metric_of_an_import_path(command, tmp_path, monkeypatch
 def test_likelihood(workdir, command, capsys, tmp_path):
     command("likelihood", "--workdir", workdir, "--num", 5, "--batch-size", 3, "--exact", "--tolerance", 1e-3)
     figures = json.loads(capsys.readouterr().out)
-    assert json.loads((workdir / "likelihood.json").read_text()) == figures
+    assert json_files.read_record(workdir / "likelihood.json", "") == figures
     assert figures["num"] == 5
     assert len(figures["L_t"]) == 19
     parts = sum(figures["L_t"]) + figures["L_0"][0] + figures["L_T"][0]
@@ -240,7 +241,7 @@ def test_likelihood(workdir, command, capsys, tmp_path):
     # The same images at once, and the bound alone.
     command("likelihood", "--workdir", workdir, "--num", 5, "--out", tmp_path / "again.json")
     again = json.loads(capsys.readouterr().out)
-    assert json.loads((tmp_path / "again.json").read_text()) == again
+    assert json_files.read_record(tmp_path / "again.json", "") == again
     assert again["bound"] == pytest.approx(figures["bound"], rel=1e-4)
     assert "exact" in figures
     assert "exact" not in again
@@ -319,6 +320,7 @@ def test_bad_flags_are_one_line(workdir, command, capsys, name, flags, words):
 def test_a_run_that_restores_images_is_refused(name, workdir, tmp_path, command):
     config = json.loads((workdir / "config.json").read_text())
     config["task"] = {"name": "super_resolution"}
+    del config["checksum"]
     config["data"]["degradation"]["kinds"] = ["bicubic"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="error: --workdir=.*: this run restores images"):

@@ -136,7 +136,7 @@ def test_reports_of_metrics(tmp_path):
             writer.write(3, {"loss": 0.25})
         assert logging.read(tmp_path)[-1] == {"step": 3, "loss": 0.25}
     path.write_bytes(b'{"step": 1, "loss": "x"}')
-    (block,) = workdirs._tried(workdirs._training, tmp_path, tmp_path)
+    (block,) = workdirs._tried(workdirs._training, 20, tmp_path, tmp_path)
     assert "Not here: metrics.jsonl: no report of a finite loss" in block
 
 

@@ -1,4 +1,5 @@
 import argparse
+import errno
 import os
 import stat
 import subprocess
@@ -111,3 +112,11 @@ def test_a_process_that_the_others_do_not_join_ends_with_one_line():
     assert result.returncode == 1
     assert result.stderr.startswith("error: all 2 processes have not met at 127.0.0.1:1 within 1 s: start each with")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_output_to_a_full_disk_is_one_line():
+    with (
+        pytest.raises(SystemExit, match="^error: cannot write the output: No space left on device$"),
+        launch.reporting(),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -40,9 +40,10 @@ def parse(tmp_path, monkeypatch):
 def test_valid_values(parse, equals):
     given = {
         "config": "good.py:8", "workdir": "x", "config.train.steps": "20", "config.sample.eta": "0.5",
-        "config.model.channel_mults": "1,1,2", "config.model.attention_resolutions": "(8,)",
+        "config.model.channel_mults": "1,1.5,2", "config.model.attention_resolutions": "(8,)",
         "config.optimizer.learning_rate": "1", "config.optimizer.grad_clip_norm": "None",
-        "config.data.classes": "[3, 5]", "config.seed": "7",
+        "config.data.classes": "[3, 5]", "config.seed": "7", "config.model.activation": "gelu",
+        "config.model.middle_scale": "1.5", "config.model.resblock_up_levels": "1,",
     }  # fmt: skip
     words = [
         word for name, value in given.items() for word in ([f"--{name}={value}"] if equals else [f"--{name}", value])
@@ -51,7 +52,8 @@ def test_valid_values(parse, equals):
     assert args.workdir == "x"
     found = resolve.flatten(config)
     wanted = {
-        "seed": 7, "model.base_channels": 8, "model.channel_mults": (1, 1, 2), "model.attention_resolutions": (8,),
+        "seed": 7, "model.base_channels": 8, "model.channel_mults": (1, 1.5, 2), "model.attention_resolutions": (8,),
+        "model.activation": "gelu", "model.middle_scale": 1.5, "model.resblock_up_levels": (1,),
         "model.remat": True, "train.steps": 20, "optimizer.learning_rate": 1.0, "optimizer.grad_clip_norm": None,
         "sample.eta": 0.5, "sample.sigma_hat": False, "sample.num_steps": 5, "data.classes": (3, 5),
     }  # fmt: skip
@@ -81,8 +83,8 @@ def test_a_name_brings_its_options_in_any_order(parse):
         (["--config.train.steps"], "config.train.steps: True must be a whole number"),
         (["--config.sample.eta=none"], "config.sample.eta: 'none' must be a number"),
         (["--config.sample.sigma_hat=2"], "config.sample.sigma_hat: 2 must be True or False"),
-        (["--config.model.channel_mults=(1,"], r"config.model.channel_mults: '\(1,' must be a tuple of whole numbers"),
-        (["--config.model.channel_mults=1,x"], "config.model.channel_mults: '1,x' must be a tuple of whole numbers"),
+        (["--config.model.channel_mults=(1,"], r"config.model.channel_mults: '\(1,' must be a tuple of numbers"),
+        (["--config.model.channel_mults=1,x"], "config.model.channel_mults: '1,x' must be a tuple of numbers"),
         (["--config.sample=3"], "config.sample: '3' is a section; set its fields: config.sample.FIELD=VALUE"),
     ],
 )  # fmt: skip

@@ -169,13 +169,13 @@ def test_stages_that_do_not_fit(super_resolution, larger, command):
     words = (
         r"makes images \(8, 8, 1\), 2 times as large as its input; after images \(8, 8, 1\) that must be \(16, 16, 1"
     )
-    with pytest.raises(SystemExit, match=f"--cascade .*{words}"):
+    with pytest.raises(SystemExit, match=f"^error: .*{words}"):
         command("restore", "--workdir", super_resolution, "--cascade", super_resolution)
-    with pytest.raises(SystemExit, match=r"--compare .*larger.*: restores images of shape \(16, 16, 1\); they must be"):
+    with pytest.raises(SystemExit, match=r"larger.* restores images of shape \(16, 16, 1\); they must be"):
         command("restore", "--workdir", super_resolution, "--compare", larger)
     network = restore.load(super_resolution)
     network.config.data.degradation.kinds = ("gaussian",)
-    with pytest.raises(UserError, match="--workdir: a cascade is of super-resolution by one of"):
+    with pytest.raises(UserError, match=": a cascade is of super-resolution by one of"):
         restore.cascade_of(network, [(restore.load(larger), {})])
 
 
@@ -206,7 +206,7 @@ def test_a_run_that_generates(untrained, command):
         (["--num", 100_000], "num=100000 must be ≤ 359, the number of images"),
         (["--search", 1], "--search: num_steps=1 must be ≥ 2"),
         (["--best", "beauty"], "--best: 'beauty' "),
-        (["--best", "lpips", "--search", 2, "--num", 2], "--best=lpips: not computed for these images; there are psnr"),
+        (["--best", "lpips", "--search", 2, "--num", 2], "lpips is not computed for these images; there are psnr"),
         (["--tile", 9], "--tile=9×9: an image is smaller"),
         (["--lpips", "a.pth", "b.pth"], "a.pth does not exist: get the weights of torchvision's AlexNet from https"),
     ],
@@ -222,3 +222,14 @@ def test_wrong_usage(super_resolution, command, capsys):
     with pytest.raises(SystemExit, match="2"):
         command("restore", "--workdir", super_resolution, "--num", 0)
     assert "argument --num: 0 must be ≥ 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("size", [50, 400, 2000, 9000])
+def test_a_full_disk_is_one_line(super_resolution, command, tmp_path, file_size_limit, size, capsys):
+    flags = ["--num", 70, "--sample", "num_steps=1", "--out", tmp_path / "out"]
+    with file_size_limit(size), pytest.raises(SystemExit) as caught:
+        command("restore", "--workdir", super_resolution, *flags)
+    assert re.fullmatch(rf"error: cannot write {tmp_path}/out\S*: File too large", caught.value.code)
+    assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "out" / "restoration.json").exists()  # the last one

@@ -73,3 +73,9 @@ def test_on_device_returns_the_same_data_again_and_again(arrays):
     assert next(feed) is next(feed) is arrays
     assert feed.get_state() == {}
     feed.close()
+
+
+def test_the_index_of_an_example_on_the_host(arrays):
+    key = jax.random.key(3)
+    sampled = jax.jit(data.on_device.sample_batch)(arrays, key, 7, jnp.arange(8))["label"]
+    assert [data.on_device.sampled_index(COUNT, key, 7, number) for number in range(8)] == sampled.tolist()

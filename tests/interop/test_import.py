@@ -483,6 +483,12 @@ def test_there_and_back_bit_equal(name, tmp_path):
         ({"num_heads": 2, "attention_levels": (0, 1)}, "num_heads=2"),
         ({"activate_embedding": False}, "activate_embedding"),
         ({"num_classes": 3, "class_embedding": "block"}, "class_embedding"),
+        ({"middle_attention_groups": 0}, "no middle_attention_groups=0 without use_scale_shift_norm"),
+        (
+            {"channel_mults": (1, 1, 1), "attention_levels": (0, 1), "resblock_up_levels": (1,)}
+            | {"resblock_down_levels": (1,)},
+            "no resampling by blocks at some of the levels with attention on the way down",
+        ),
         ({"channel_mults": (2, 2)}, "channel_mults=.2, 2., which do not begin with 1"),
         ({"channel_mults": (1, 1, 1, 1, 1)}, "no image size 8×8, which is halved 4 times"),
     ],
@@ -521,6 +527,7 @@ def test_networks_with_a_condition_image(tmp_path):
         ("SR3", {"schedule": 3}, "schedule=3 must be a schedule"),
         ("improved", {"num_heads": 0}, "num_heads=0 must be a whole number ≥ 1"),
         ("improved", {"num_heads": 3}, "num_heads=3 must divide 64 channels"),
+        ("guided", {"num_head_channels": 3}, "num_head_channels=3 must divide (32|64) channels"),
         ("improved", {"noise_schedule": ["linear"]}, "noise_schedule=.'linear'. must be a string"),
         ("improved", {"diffusion_steps": 10}, "diffusion_steps=10 with noise_schedule='linear' is invalid"),
         ("improved", {"rescale_timesteps": "no"}, "rescale_timesteps='no' must be True or False"),

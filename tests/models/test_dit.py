@@ -230,6 +230,22 @@ def test_dropout_needs_training_and_a_key():
     assert jnp.max(jnp.abs(noisy[0] - noisy[1])) > 1e-3
 
 
+def test_remat_changes_no_number():
+    network = DiT(**SMALL, dropout=0.5)
+    params, x, t = sampled(network), normal(0, (2, 8, 8, 3)), jnp.array([1, 2])
+    assert jax.tree.map(jnp.shape, sampled(network.clone(remat=True))) == jax.tree.map(jnp.shape, params)
+
+    def gradient(network):
+        rngs = {"dropout": jax.random.key(3)}
+        return jax.grad(lambda p: jnp.sum(network.apply({"params": p}, x, t, train=True, rngs=rngs) ** 2))
+
+    plain, remat = gradient(network), gradient(network.clone(remat=True))
+    assert "remat" in str(jax.make_jaxpr(remat)(params))
+    expected, got = fast(plain)(params), fast(remat)(params)
+    scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), got, expected)
+
+
 def test_bfloat16_keeps_parameters_and_output_in_float32():
     network = DiT(**SMALL, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract(network))} == {jnp.dtype("float32")}
@@ -287,6 +303,7 @@ NAN = float("nan")
         ("norm_eps", [0.0, 1.0, NAN, 1e-300, None]),
         ("mlp_norm_eps", [0.0, 1.0, NAN, "1e-6"]),
         ("freq_shift", [2, -1, 0.5, None]),
+        ("remat", [1, "yes"]),
     ],
 )
 def test_invalid_fields_are_named_on_one_line(field, wrong):

@@ -155,7 +155,7 @@ def test_attention_without_bias():
     [
         ({"num_heads": 3}, "num_heads=3 must divide 4 channels"),
         ({"num_heads": 0}, "num_heads=0 must divide"),
-        ({"num_head_channels": 8}, "num_head_channels=8 must divide 4 channels"),
+        ({"num_head_channels": 8}, "num_head_channels=8 must be at most 4 channels"),
     ],
 )
 def test_heads_that_do_not_fit(kwargs, words):

@@ -219,7 +219,8 @@ def test_output_depends_on_the_condition_of_each_sample_alone(name):
 
 @pytest.mark.parametrize("change", [
     {"num_heads": 2}, {"num_head_channels": 4}, {"norm_eps": 1e-5}, {"time_embedding": "cos_sin"}, {"freq_shift": 0},
-    {"downsample_padding": (1, 1)}, {"activate_embedding": False},
+    {"downsample_padding": (1, 1)}, {"activate_embedding": False}, {"activation": "relu"}, {"activation": "gelu"},
+    {"activation": "mish"}, {"middle_attention_groups": 2}, {"middle_scale": 2.0}, {"center_input": True},
 ])  # fmt: skip
 def test_every_option_that_leaves_the_parameters_changes_the_output(change):
     params, x, t = init(UNet(**SMALL))
@@ -344,7 +345,7 @@ NAN = float("nan")
     ("field", "wrong"),
     [
         ("base_channels", [0, -8, 8.0, "8", None, True, (), 10**12, BOUND + 1]),
-        ("channel_mults", [(), 1, (0,), (1, -1), (1.5,), ("1",), None, (1, 10**12), (1,) * 17, (1024, 8000)]),
+        ("channel_mults", [(), 1, (0,), (1, -1), (1.1,), ("1",), (NAN,), None, (1, 10**12), (1,) * 17, (1024, 8000)]),
         ("num_res_blocks", [0, -1, 101, 10**12, 1.0, None, NAN]),
         ("attention_resolutions", [(5,), (4, 3), (0,), (-4,), 4, None, ("4",), (4.0,), (10**12,)]),
         ("dropout", [1.0, 1.5, -1.0, NAN, float("inf"), None, "0.1", (0.1,)]),
@@ -354,7 +355,7 @@ NAN = float("nan")
         ("attention_levels", [(2,), (-1,), 1, ("1",), (0, 10**12)]),
         ("middle_attention", [1, None, "yes"]),
         ("num_heads", [0, -1, 3, 10**12, 1.0, None]),
-        ("num_head_channels", [0, -1, 3, 10**12, 1.0]),
+        ("num_head_channels", [0, -1, 17, 10**12, 1.0]),
         ("qkv_bias", [0, None]),
         ("norm_eps", [0.0, -1e-6, 1.0, NAN, 1e-300, float("inf"), None, "1e-6"]),
         ("time_embedding", ["sin", "", None, 1]),
@@ -363,6 +364,13 @@ NAN = float("nan")
                            (8, 10**12, 8)]),
         ("num_classes", [0, -1, 10**12, 2.0, "2"]),
         ("class_embedding", ["all", None]),
+        ("activation", ["silu", "tanh", None, jnp.tanh]),
+        ("middle_blocks", [1, None]),
+        ("middle_attention_groups", [-1, 3, 32, 1.0]),
+        ("middle_scale", [0.0, -1.0, NAN, "1", None]),
+        ("center_input", [1, None]),
+        ("resblock_down_levels", [(1,), (-1,), 0, ("0",)]),
+        ("resblock_up_levels", [(0,), (2,), 1]),
         ("downsample_padding", [(1, 0), (0, 0), (2, 2), 1, (0, 1, 1), None]),
         ("remat", [1, "yes"]),
     ],
@@ -393,6 +401,18 @@ def test_invalid_fields_are_named_on_one_line(field, wrong):
         ({"time_channels": (7, 32, 32)}, r"^time_channels=\(7, 32, 32\) must begin .* an even width > 2"),
         ({"dropout": NAN}, "^dropout=nan must be a number ≥ 0 and < 1"),
         ({"class_embedding": "all"}, "^class_embedding='all' must be one of 'time', 'block'"),
+        (
+            {"channel_mults": (1, 1.3)},
+            r"^channel_mults=\(1, 1.3\) must give whole numbers of channels, but base_channels=8 times 1.3 is 10.4",
+        ),
+        ({"channel_mults": (1, 1.25)}, r"^num_groups=4 must divide the channels of each level, \(8, 10\)"),
+        ({"num_head_channels": 17}, "^num_head_channels=17 must be at most 16 channels"),
+        ({"middle_attention_groups": 3}, "^middle_attention_groups=3 must divide 16 channels"),
+        ({"middle_scale": 0}, "^middle_scale=0 must be a number > 0"),
+        ({"resblock_down_levels": (1,)}, r"^resblock_down_levels=\(1,\) must be levels within 0 … 0"),
+        ({"channel_mults": (1,), "attention_resolutions": (), "resblock_up_levels": (0,)}, "must be .. with one level"),
+        ({"class_embedding": "identity", "num_classes": 3}, "^num_classes=3 must be None where class_embedding is"),
+        ({"class_embedding": "identity"}, r"^class_embedding='identity' needs label=, float\[1, 32\]: a"),
         ({"num_classes": 3}, r"^label=None must be int\[1\]: the network has 3 classes"),
     ],
 )
@@ -430,6 +450,8 @@ def test_attended_heights_are_checked_at_initialisation_alone():
         ("sr3", {}, r"channels=1 \(1 of x, 0 of image\) must be 2"),
         ("ddpm", {"image": jnp.zeros((2, 8, 8, 1))}, r"channels=2 \(1 of x, 1 of image\) must be 1"),
         ("ddpm", {"t": jnp.zeros(())}, r"t.shape=\(\) must be \(2,\)"),
+        ("ddpm", {"x": jnp.zeros((2, 8, 1))}, r"x.shape=\(2, 8, 1\) must be \(batch, height, width, channels\)"),
+        ("ddpm", {"x": jnp.zeros((2, 8, 8, 8, 1))}, r"x.shape=\(2, 8, 8, 8, 1\) must be \(batch, height, width"),
     ],
 )
 def test_bad_condition(name, condition, words):
@@ -437,4 +459,4 @@ def test_bad_condition(name, condition, words):
     x, t, right = inputs(name)
     params = jax.eval_shape(partial(model.init, jax.random.key(0)), x, t, **right)["params"]
     with pytest.raises(ValueError, match=words):
-        jax.eval_shape(lambda p: model.apply({"params": p}, x, **{"t": t, **condition}), params)
+        jax.eval_shape(lambda p: model.apply({"params": p}, **{"x": x, "t": t, **condition}), params)

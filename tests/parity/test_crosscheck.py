@@ -33,6 +33,10 @@ def crosscheck(monkeypatch):
 def test_row(row):
     if row.needs_diffusers:
         pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
+    if row.needs_k_diffusion and importlib.util.find_spec("k_diffusion") is None:
+        pytest.skip("k-diffusion is not installed (pip install --no-deps k-diffusion)")
+    if "DPMSolverSDE" in row.counterpart:
+        pytest.importorskip("torchsde", reason="torchsde is not installed (extra: parity)")
     outcome = compare.run(row, "float64")
     assert compare.problem(row, "float64", outcome) == ""
     if row.by_design:

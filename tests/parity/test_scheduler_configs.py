@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: pa
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
 
 import diffjax as dj  # noqa: E402
-from diffjax import interop, parameterization  # noqa: E402
+from diffjax import interop, parameterization, timesteps  # noqa: E402
 from diffjax.errors import UserError  # noqa: E402
 from diffjax.noise import sample_noise  # noqa: E402
 from diffjax.runs import Run, build, resolve  # noqa: E402
@@ -273,5 +273,24 @@ def test_timesteps(spacing, num_steps, load):
             with pytest.raises(UserError, match=rf"config.sample.offset: {offset} puts index"):
                 run.with_options(num_steps=num_steps)
             continue
-        if (spacing, num_steps) != ("linspace", 1):
-            check_trajectories(run, config, num_steps, ("DDIM", "DDIM keeping eps", "DDPM"))
+        check_trajectories(run, config, num_steps, ("DDIM", "DDIM keeping eps", "DDPM"))
+
+
+def test_numbers_of_steps_that_diffusers_exceeds_are_refused(load):
+    run, refused = load({"num_train_timesteps": 1000, "timestep_spacing": "trailing"}), 0
+    made = scheduler("DDIMScheduler", {"num_train_timesteps": 1000, "timestep_spacing": "trailing"})
+    for num_steps in range(1, 1001):
+        made.set_timesteps(num_steps)
+        if len(made.timesteps) == num_steps:
+            grid = timesteps.trailing(1000, num_steps, as_diffusers=True)
+            assert grid[:-1].tolist() == made.timesteps.tolist()
+            continue
+        refused += 1
+        with pytest.raises(ValueError, match=f"^num_steps={num_steps} makes {len(made.timesteps)} steps in diffusers"):
+            timesteps.trailing(1000, num_steps, as_diffusers=True)
+    assert refused == 62
+    with pytest.raises(
+        UserError, match="^config.sample.num_steps: 61 makes 62 steps in diffusers, the last from index"
+    ):
+        run.with_options(num_steps=61)
+    assert run.with_options(num_steps=61, as_diffusers=False).sampler.num_rows == 61

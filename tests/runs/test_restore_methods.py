@@ -92,5 +92,5 @@ def test_the_best_row_is_the_registry_s_direction():
     }
     found = {metric: schedule_search.best(figures, metric) for metric in figures["a"]}
     assert found == {"psnr": "a", "ssim": "a", "kernel": "b", "lpips": "b"}
-    with pytest.raises(UserError, match="--best=frechet: not computed for these images; there are psnr, ssim, kernel"):
+    with pytest.raises(UserError, match="frechet is not computed for these images; there are psnr, ssim, kernel"):
         schedule_search.best(figures, "frechet")

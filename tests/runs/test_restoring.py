@@ -73,6 +73,10 @@ def refused(tmp_path, count_compilations):
         (SR3 | {"train.vlb_weight": 0.1}, "config.train.vlb_weight: 0.1 must be 0.0 for the task super_resolution"),
         (SR3 | {"train.target": "v"}, "config.train.target: 'v' must be 'eps' for the task super_resolution, unless"),
         (SR3 | {"train.loss_weighting": "min_snr"}, "config.train.loss_weighting: 'min_snr' must be 'simple'"),
+        (
+            SR3 | {"train.timestep_sampling": "log_normal"},
+            "config.train.timestep_sampling: 'log_normal' gives times between the timesteps, which a network that is not",
+        ),
         (SR3 | {"train.offset_noise": 0.1}, "config.train.offset_noise: 0.1 must be 0"),
         (SR3 | {"data.degradation.kinds": ()}, r"config.data.degradation.kinds: \(\) must be one or more"),
         (

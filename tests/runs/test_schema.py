@@ -84,6 +84,8 @@ def variant(path, value):
         "tfds": {"dataset": "mnist"},
         "from_betas": {"betas": (0.1,) * 20},
     }.get(value, {})
+    if path == "train.timestep_sampling":
+        needed = {}
     section = path.rpartition(".")[0]
     changes |= {f"{section}.{name}": option for name, option in needed.items()}
     if path == "task.name" and value != "generation":

@@ -144,6 +144,15 @@ def test_a_few_steps_that_are_not_finite_are_skipped(train, tmp_path):
     assert reports[7]["loss"] == 0.5
 
 
+def test_an_example_of_data_on_the_devices_is_named_by_its_index(train, tmp_path):
+    _, key = jax.random.split(jax.random.key(0))
+    index = data.on_device.sampled_index(1797, key, 4, 3)
+    with pytest.warns(
+        UserWarning, match=rf"of step 5 is not finite \(.* 1 of its 8 examples, such as image {index}\): "
+    ):
+        train(tmp_path, loss=lambda step: float("nan") if step == 5 else 0.5, data__on_device=True)
+
+
 def test_profile(train, tmp_path):
     train(tmp_path / "long", train__steps=20, train__checkpoint_every=50, profile=True)
     assert list((tmp_path / "long" / "profile").rglob("*.xplane.pb"))

@@ -1,8 +1,7 @@
-import json
-
 import numpy as np
 import pytest
 
+from diffjax import json_files
 from diffjax.errors import UserError
 from diffjax.sweeps import cells, tables
 
@@ -53,7 +52,7 @@ def test_results_go_on(tmp_path):
     assert [(cell.name, figures) for cell, figures in again.rows(grid)] == [(grid[0].name, {"distance": 2.0})]
     with pytest.raises(UserError, match=r"another protocol \(num differ\)"):
         cells.Results(tmp_path, {"num": 200})
-    assert json.loads((tmp_path / "protocol.json").read_text()) == {"num": 100}
+    assert json_files.read_record(tmp_path / "protocol.json", "") == {"num": 100}
 
 
 def test_a_folder_is_loaded_in_the_order_of_its_table(tmp_path):

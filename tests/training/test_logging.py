@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
+from diffjax import json_files
 from diffjax.errors import UserError
 from diffjax.training.logging import MetricWriter, check_wandb, read
 
@@ -27,6 +28,7 @@ def test_both_files_say_the_same(tmp_path):
         writer.write(1, {"loss": 0.5})
         writer.write(2, {"loss": 0.25})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line.pop("checksum") for line in lines] == [json_files.checksum(line) for line in lines]
     assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
     (path,) = (tmp_path / "tensorboard").iterdir()
     events = [(e.step, v.tag, v.simple_value) for e in records(path) for v in e.summary.value]

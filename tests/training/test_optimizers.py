@@ -59,6 +59,11 @@ def test_updates_are_optax_s_at_that_rate(name, options):
         (lambda: optimizers.optimizer("adam", RATE, grad_clip_norm=None, b1=1.0), r"b1=1.0 must be within \[0, 1\)"),
         (lambda: optimizers.optimizer("adam", RATE, grad_clip_norm=None, b2=NAN), "b2=nan"),
         (lambda: optimizers.optimizer("adam", RATE, grad_clip_norm=None, eps=0.0), "eps=0.0"),
+        (lambda: optimizers.optimizer("adam", RATE, grad_clip_norm=None, eps=1e12), r"eps=.* must be within \(0, 1\]"),
+        (
+            lambda: optimizers.optimizer("adamw", RATE, grad_clip_norm=None, weight_decay=1e12),
+            r"must be within \[0, 10",
+        ),
         (lambda: optimizers.optimizer("adamw", RATE, grad_clip_norm=None, weight_decay=-1.0), "weight_decay=-1.0"),
         (
             lambda: optimizers.optimizer("adam", RATE, grad_clip_norm=None, weight_decay=0.1),

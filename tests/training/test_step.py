@@ -17,6 +17,7 @@ MODEL = models.UNet(
     base_channels=8, channel_mults=(1,), num_res_blocks=1, attention_resolutions=(), num_groups=4, dropout=0.0
 )
 T = 8
+SCHEDULE = schedules.linear(T)
 BATCH = 16
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -53,7 +54,7 @@ def run(num_devices, batches, *, loss=toy_loss, init=toy_init, ema_decays=(0.9,)
     """(last state, metrics of each step)."""
     optimizer, devices = optax.adam(2e-3), jax.devices()[:num_devices]
     per_call = options.get("steps_per_call", 1)
-    options = {"num_timesteps": T, "batch_size": BATCH, "devices": devices} | options
+    options = {"schedule": SCHEDULE, "batch_size": BATCH, "devices": devices} | options
     train_step = make_train_step(loss, optimizer, **options)
     current = start(optimizer, num_devices, init, ema_decays, options.get("timestep_sampling", "uniform"))
     calls = []
@@ -68,7 +69,7 @@ def run_unet(num_devices, model=MODEL):
     """As `run`, for 8 steps."""
     batches = data.batches(data.digits(), batch_size=BATCH, seed=0)
     task = Generation(model, schedules.linear(100), (8, 8, 1))
-    return run(num_devices, [next(batches) for _ in range(8)], loss=task.loss(), init=task.init, num_timesteps=100)
+    return run(num_devices, [next(batches) for _ in range(8)], loss=task.loss(), init=task.init, schedule=task.schedule)
 
 
 def assert_close(a, b, **tolerance):
@@ -130,7 +131,7 @@ def test_step_is_sgd_on_the_mean_gradient_and_ema_follows():
 
     optimizer = optax.sgd(0.5)
     current = start(optimizer, 8, lambda key: {"w": jnp.float32(3.0)}, (0.5,))
-    train_step = make_train_step(loss, optimizer, num_timesteps=T, batch_size=16, devices=jax.devices())
+    train_step = make_train_step(loss, optimizer, schedule=SCHEDULE, batch_size=16, devices=jax.devices())
     batch = put_batches([{"image": np.arange(16, dtype=np.float32).reshape(16, 1)}], jax.devices())
     w, average = 3.0, 3.0
     for n in range(3):
@@ -227,7 +228,7 @@ def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, t
     jax.config.update("jax_disable_most_optimizations", False)  # what is counted is the program that trains
     optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
     train_step = make_train_step(
-        toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
+        toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices,
         timestep_sampling=timestep_sampling, grad_accumulation_steps=accumulate,
     )  # fmt: skip
     current = start(optimizer, 2, timestep_sampling=timestep_sampling)
@@ -242,7 +243,7 @@ def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, t
 
 def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
     optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
-    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+    train_step = make_train_step(toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices)
     current = start(optimizer, 2)
     batches = [put_batches([batch], devices) for batch in images(4)]
     on_the_host = jax.device_get(batches[0])
@@ -258,7 +259,7 @@ def test_nothing_goes_to_or_from_the_host_in_the_hot_loop():
 def test_one_program_for_every_learning_rate_of_a_run(count_compilations):
     rates = optimizers.learning_rate(0.1, warmup_steps=2, lr_schedule="cosine", num_steps=6)
     optimizer, devices = optimizers.optimizer("adam", rates, grad_clip_norm=1.0), jax.devices()[:2]
-    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+    train_step = make_train_step(toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices)
     current, batches = start(optimizer, 2), [put_batches([batch], devices) for batch in images(6)]
     seen = [np.asarray(current.params["w"])]
     for n, batch in enumerate(batches):
@@ -275,7 +276,7 @@ def test_another_run_s_learning_rate_is_the_same_program():
     def program(peak, grad_clip_norm=1.0):
         rate = optimizers.learning_rate(peak, warmup_steps=2, lr_schedule="cosine", num_steps=6)
         optimizer, devices = optimizers.optimizer("adamw", rate, grad_clip_norm=grad_clip_norm), jax.devices()[:2]
-        train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices)
+        train_step = make_train_step(toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices)
         return jax.jit(train_step).lower(start(optimizer, 2), put_batches(images(1), devices)).as_text()
 
     assert program(0.1) == program(0.2)
@@ -284,7 +285,7 @@ def test_another_run_s_learning_rate_is_the_same_program():
 
 def test_state_is_consumed():
     optimizer = optax.adam(1e-3)
-    train_step = make_train_step(toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=jax.devices())
+    train_step = make_train_step(toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=jax.devices())
     current = start(optimizer, 8)
     train_step(current, put_batches(images(1), jax.devices()))
     assert current.params["w"].is_deleted()
@@ -303,7 +304,7 @@ def test_batches_of_data_on_the_devices_are_sampled_inside(steps_per_call):
 
     optimizer, devices = optax.adam(2e-3), jax.devices()[:2]
     train_step = make_train_step(
-        toy_loss, optimizer, num_timesteps=T, batch_size=BATCH, devices=devices,
+        toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices,
         steps_per_call=steps_per_call, sample_batch=choose,
     )  # fmt: skip
     current, on_device = start(optimizer, 2), put_on_device({"image": everything}, devices)

@@ -2,16 +2,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 
+from diffjax import schedules
 from diffjax.training import timestep_sampling
 
 T = 20
+SCHEDULE = schedules.linear(T)
+WHOLE = ["uniform", "antithetic", "low_discrepancy", "importance"]
 KEY = jax.random.key(3)
 
 
 def draw(kind, batch_size=16, key=KEY, history=None, n=None):
     n = jnp.arange(batch_size) if n is None else n
-    return timestep_sampling.sample_timesteps(kind, key, n, batch_size=batch_size, num_timesteps=T, history=history)
+    return timestep_sampling.sample_timesteps(kind, key, n, batch_size=batch_size, schedule=SCHEDULE, history=history)
 
 
 def full_history(losses):
@@ -29,7 +33,7 @@ def test_an_example_has_the_same_t_on_every_device(kind):
     assert not np.array_equal(draw(kind, key=jax.random.key(4), history=history).t, whole.t)
 
 
-@pytest.mark.parametrize("kind", timestep_sampling.TIMESTEP_SAMPLINGS)
+@pytest.mark.parametrize("kind", WHOLE)
 def test_timesteps_are_uniform_or_weighted_to_be(kind):
     losses = 1.0 + np.arange(T)
     ts, weights = jax.jit(jax.vmap(lambda key: draw(kind, key=key, history=full_history(losses))))(
@@ -38,6 +42,52 @@ def test_timesteps_are_uniform_or_weighted_to_be(kind):
     mass = np.bincount(np.ravel(ts), np.ravel(weights), minlength=T) / ts.size
     assert len(mass) == T
     np.testing.assert_allclose(mass, 1 / T, atol=0.006)  # 5 standard deviations or more
+
+
+@pytest.mark.parametrize("schedule", [schedules.edm(100), schedules.flow(100)], ids=["edm", "flow"])
+@pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.5, 1.0)])
+def test_log_normal_levels(schedule, mean, std):
+    """By Kolmogorov and Smirnov, on levels that the schedule has."""
+    options = {"level_mean": mean, "level_std": std}
+    sampled = timestep_sampling.sample_timesteps(
+        "log_normal", KEY, jnp.arange(20_000), batch_size=20_000, schedule=schedule, options=options
+    )
+    assert sampled.t.dtype == jnp.float32
+    np.testing.assert_array_equal(sampled.weight, 1.0)
+    t = np.asarray(sampled.t, np.float64)
+    assert 0 <= t.min() <= t.max() <= 99
+    ab = schedule.alpha_bar_at(t[t > 0])
+    levels = 0.5 * (np.log1p(-ab) - np.log(ab))
+    low = 0.5 * np.log(1 / schedule.alpha_bars[0] - 1)
+    assert np.mean(t == 0) == pytest.approx(stats.norm.cdf(low, mean, std), abs=0.003)
+    within = stats.truncnorm((low - mean) / std, np.inf, mean, std)
+    assert stats.kstest(levels, within.cdf).pvalue > 1e-3
+    # The same as logit-normal times of the linear path (SD3).
+    signal, noise = np.sqrt(ab), np.sqrt(1 - ab)
+    np.testing.assert_allclose(special.logit(noise / (signal + noise)), levels, atol=1e-6)
+
+
+def test_levels_beyond_a_schedule_are_its_ends():
+    schedule = schedules.edm(100, sigma_min=1.0, sigma_max=2.0)
+    for mean, end in ((-50.0, 0), (50.0, 99)):
+        sampled = timestep_sampling.sample_timesteps(
+            "log_normal", KEY, jnp.arange(8), batch_size=8, schedule=schedule, options={"level_mean": mean}
+        )
+        np.testing.assert_array_equal(sampled.t, end)
+
+
+def test_which_samplings_have_real_times():
+    found = {
+        kind: timestep_sampling.has_real_times(kind, SCHEDULE, {}) for kind in timestep_sampling.TIMESTEP_SAMPLINGS
+    }
+    assert found == dict.fromkeys(WHOLE, False) | {"log_normal": True}
+    for options, words in (
+        ({"level_std": 0.0}, "level_std=0.0 must be > 0"),
+        ({"level_mean": np.nan}, "level_mean=nan must be finite"),
+        ({"mean": 0.0}, "mean=0.0 is not an option here; the options are: level_mean, level_std"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            timestep_sampling.has_real_times("log_normal", SCHEDULE, options)
 
 
 def test_antithetic_pairs():

@@ -48,13 +48,19 @@ def test_training_loss_leaves_out_what_is_not_finite(drawn, tmp_path):
         {"step": 10, "skipped": 3.0},
         {"step": 20, "loss": float("nan"), "loss_t0": 2.0},
         {"step": 30, "loss": 1.5, "loss_t0": 1.0},
-        {"step": 40, "loss": 0.5, "loss_t0": 0.25, "grad_norm": 9.0},
+        {"step": 40, "loss": 0.5, "loss_t0": 0.25, "loss_t1": 0.125, "grad_norm": 9.0},
     ]
-    viz.training_loss(tmp_path / "t.png", reports)
+    viz.training_loss(tmp_path / "t.png", reports, num_timesteps=10, num_parts=4)
     lines = {line.get_label(): line.get_xydata().tolist() for line in drawn[0].axes[0].lines}
-    assert lines == {"all t": [[30, 1.5], [40, 0.5]], "part 1 of 1 of 0 … T-1": [[20, 2.0], [30, 1.0], [40, 0.25]]}
+    assert lines == {
+        "all t": [[30, 1.5], [40, 0.5]],
+        "t = 0 … 2": [[20, 2.0], [30, 1.0], [40, 0.25]],
+        "t = 3 … 4": [[40, 0.125]],
+    }
+    parts = np.arange(10) * 4 // 10  # as the training step counts
+    assert [np.flatnonzero(parts == n)[[0, -1]].tolist() for n in (0, 1)] == [[0, 2], [3, 4]]
     with pytest.raises(ValueError, match="no report of a finite loss"):
-        viz.training_loss(tmp_path / "t.png", reports[:1])
+        viz.training_loss(tmp_path / "t.png", reports[:1], num_timesteps=10, num_parts=4)
 
 
 def test_curves_are_labelled_where_their_points_are_apart(drawn, tmp_path):

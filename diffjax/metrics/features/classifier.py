@@ -14,9 +14,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
+from diffjax import state_dicts
 from diffjax.errors import UserError
 from diffjax.files import write
 from diffjax.metrics.features.base import EXTRACTORS, Extractor
@@ -142,7 +141,7 @@ def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> 
 def save(path: str | os.PathLike, classifier: Classifier) -> None:
     """Writes the classifier to a safetensors file, with all but the parameters as JSON in its header."""
     facts = {name: getattr(classifier, name) for name in ("image_shape", "num_classes", "dim", "scale", "training")}
-    content = to_bytes(flatten_dict(classifier.params, sep="/"), {"classifier": json.dumps(facts)})
+    content = state_dicts.to_safetensors(flatten_dict(classifier.params, sep="/"), {"classifier": json.dumps(facts)})
     write(path, content)
 
 
@@ -154,16 +153,11 @@ def load(path: str | os.PathLike) -> Classifier:
     """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = (file.metadata() or {}).get("classifier")
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if facts is None:
+    flat, metadata = state_dicts.read_safetensors(Path(path))
+    if "classifier" not in metadata:
         raise UserError(f"{path} holds no classifier")
     try:
-        facts = json.loads(facts)
+        facts = json.loads(metadata["classifier"])
         return Classifier(unflatten_dict(flat, sep="/"), **facts | {"image_shape": tuple(facts["image_shape"])})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} holds no classifier that can be read: {error}") from error

@@ -1,0 +1,96 @@
+"""The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers and k-diffusion."""
+
+from functools import partial
+
+import numpy as np
+
+from diffjax import samplers, timesteps
+from torch_reference import k_diffusion, sigma_space
+from torch_reference.compare import Row
+
+
+def diffusers_row(sampler, counterpart, name, ours, *, draws=None, eta=None, num_steps=10):
+    """A solver on the trailing grid, its middle between the timesteps."""
+    grid = timesteps.trailing(1000, num_steps).astype(np.float64)
+    return Row(
+        schedule="linear",
+        grid="trailing",
+        steps=num_steps,
+        sampler=sampler,
+        counterpart=f"diffusers {counterpart}",
+        ours=lambda sch: ours(sch, grid),
+        theirs=sigma_space.runner(name, draws, timestep_spacing="trailing"),
+        eta=eta,
+    )
+
+
+def k_diffusion_row(sampler, name, ours, *, draws=None, num_steps=10, clip=1.0, **options):
+    """A solver on the levels of Karras et al."""
+    return Row(
+        schedule="linear",
+        grid="karras",
+        steps=num_steps,
+        sampler=sampler,
+        counterpart=f"k-diffusion sample_{name}",
+        ours=lambda sch: ours(sch, timesteps.karras(sch, num_steps)),
+        theirs=k_diffusion.runner(name, draws, **options),
+        eta=options.get("eta"),
+        clip=clip,
+    )
+
+
+def every_second(case):
+    """The draws of a solver that makes two calls a step, of which the second adds noise."""
+    return (case.noise(2 * step + 1) for step in range(case.num_steps))
+
+
+def brownian(case):
+    """The draws of a solver that makes two calls a step and adds noise, of one Brownian motion, after both."""
+    return (sigma_space.brownian(case, call) for call in range(len(case.asked)))
+
+
+def rows() -> list[Row]:
+    """Every row."""
+    two_s, sde = samplers.dpm_solver_pp_2s_ancestral, samplers.dpm_solver_pp_sde
+    ancestral = partial(samplers.dpm2, eta=1.0)
+    made = []
+    for num_steps in (10, 25):
+        made += [
+            diffusers_row("lms", "LMSDiscrete", "LMSDiscreteScheduler", samplers.lms, num_steps=num_steps),
+            diffusers_row("dpm2", "KDPM2Discrete", "KDPM2DiscreteScheduler", samplers.dpm2, num_steps=num_steps),
+            diffusers_row(
+                "dpm2",
+                "KDPM2AncestralDiscrete",
+                "KDPM2AncestralDiscreteScheduler",
+                ancestral,
+                draws=sigma_space.ancestral,
+                eta=1.0,
+                num_steps=num_steps,
+            ),
+            diffusers_row(
+                "dpm_solver_pp_sde",
+                "DPMSolverSDE",
+                "DPMSolverSDEScheduler",
+                sde,
+                draws=sigma_space.brownian,
+                eta=1.0,
+                num_steps=num_steps,
+            ),
+            k_diffusion_row("lms", "lms", samplers.lms, num_steps=num_steps),
+            k_diffusion_row("euler", "euler", samplers.euler, num_steps=num_steps),
+            k_diffusion_row("heun", "heun", samplers.heun, num_steps=num_steps),
+            k_diffusion_row("dpm2", "dpm_2", samplers.dpm2, num_steps=num_steps),
+            k_diffusion_row("dpm2", "dpm_2_ancestral", ancestral, draws=every_second, eta=1.0, num_steps=num_steps),
+            k_diffusion_row(
+                "dpm_solver_pp_2s_ancestral",
+                "dpmpp_2s_ancestral",
+                partial(two_s, eta=0.5),
+                draws=every_second,
+                eta=0.5,
+                num_steps=num_steps,
+            ),
+            k_diffusion_row(
+                "dpm_solver_pp_sde", "dpmpp_sde", partial(sde, eta=0.5), draws=brownian, eta=0.5, num_steps=num_steps
+            ),
+        ]
+    return made
