@@ -9,6 +9,9 @@ from pinned_loops import run_diffusers
 from pinned_record import missed
 from pinned_values import RECORDS
 
+# diffusers tested by itself, which guards the records; test_pinned_by_diffjax compares with their sums.
+pytestmark = pytest.mark.slow
+
 PER_CLASS = {
     "CMStochasticIterativeScheduler": 3,
     "DDIMInverseScheduler": 4,

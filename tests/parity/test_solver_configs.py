@@ -195,8 +195,10 @@ def ours(run, num_steps, x, draws, monkeypatch):
         np.concatenate([zeros if row not in draws else draws[row][None] for row in range(table.num_rows)])
     )
     monkeypatch.setattr(dj.sampling, "sample_noise", lambda keys, row, shape, dtype: rows[row].astype(dtype))
-    dj.sampling._scan.clear_cache()  # the noise is a constant of the compiled loop
-    keys = dj.sample_keys(0, 0, len(x)) if table.is_stochastic else None
+    keys = None
+    if table.is_stochastic:
+        dj.sampling._scan.clear_cache()  # the noise is a constant of the compiled loop
+        keys = dj.sample_keys(0, 0, len(x))
     return np.asarray(dj.sample(table, predict, jnp.asarray(x), keys, clip=run.clip))
 
 
