@@ -24,6 +24,8 @@ from diffjax.errors import UserError  # noqa: E402
 from diffjax.interop.diffusers_solvers import SOLVERS  # noqa: E402
 from diffjax.runs import Run, build, resolve  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not as it was exported:UserWarning")  # the config of the scheduler
+
 SHAPE = (2, 4, 4, 3)
 OF_SIGMA = ("Euler", "EulerAncestral", "Heun", "LMS", "KDPM2", "KDPM2Ancestral", "DPMSolverSDE")
 BETAS = np.linspace(1e-3, 0.05, 40).tolist()
