@@ -100,7 +100,7 @@ def test_stochastic_samples_have_the_moments_of_the_data(eta):
     assert float(jnp.std(result)) == pytest.approx(STD, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["plms", "pndm"])
+@pytest.mark.parametrize("name", ["dpm2", "pndm"])
 def test_other_samplers_refuse_pure_noise_in_one_line(name):
     schedule = SCHEDULES["flow"]
     with pytest.raises(ValueError, match="divides by alpha_bar, which is 0 on this grid: start the grid lower"):

@@ -223,8 +223,8 @@ def test_a_config_that_the_unet_has_no_fields_for(fields, words, folder):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"beta_schedule": "laplace"}, "beta_schedule='laplace' is not one of 'linear'"),
-        ({"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
+        ({"beta_schedule": "exp"}, "beta_schedule='exp' is not one of 'linear'"),
+        ({"_class_name": "LCMScheduler"}, "LCMScheduler"),
         ({"variance_type": "fixed_large_log"}, "variance_type='fixed_large_log'"),
         ({"beta_end": 2.0}, "beta_end=2.0"),
         (
