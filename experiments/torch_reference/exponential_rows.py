@@ -44,11 +44,11 @@ def _rows():
         theirs = {"solver_order": order}
         rows += [
             row(10, MULTISTEP, theirs, pp, order=order, clip=1.0, **below_15),
-            row(25, MULTISTEP, theirs | {"solver_type": "heun"}, pp, order=order, solver_type="heun"),
+            row(25, MULTISTEP, theirs | {"solver_type": "heun"}, pp, order=order, solver_type="heun", clip=1.0),
             row(25, MULTISTEP, theirs | IN_EPS | TO_0, eps, order=order, end=0),
-            row(25, SINGLESTEP, theirs, single, order=order),
+            row(25, SINGLESTEP, theirs, single, order=order, clip=1.0),
             row(25, SINGLESTEP, theirs | IN_EPS | TO_0 | below_15, single_eps, order=order, end=0),
-            row(25, SINGLESTEP, theirs | SDE, single, order=order, eta=1.0),
+            row(25, SINGLESTEP, theirs | SDE, single, order=order, eta=1.0, clip=1.0),
             row(10, unipc, theirs, samplers.unipc, order=order, clip=1.0),
             row(
                 25, unipc, theirs | TO_0 | {"solver_type": "bh1"}, samplers.unipc, order=order, solver_type="bh1", end=0
