@@ -107,7 +107,7 @@ def bound(
     x0: jax.Array,
     key: jax.Array,
     *,
-    variance: str = "fixed_small",
+    variance: str | ArrayLike = "fixed_small",
     clip: Clip = None,
 ) -> Bound:
     """Computes the variational bound on the code length of 8-bit images (DDPM Eq. 5), with one sample of x_t at each t.
@@ -124,44 +124,72 @@ def bound(
       key: typed keys `[B]`, or one key.
       variance: the variance of p(x_{t-1} | x_t), as in `samplers.ddpm`: "fixed_small" β̃, "fixed_large" β,
         "learned_range" between them, or "learned". At t = 0 β̃ of t = 1 replaces both fixed variances, and the range's
-        lower end.
+        lower end. An array `[T]` holds the variances themselves, at t = 0 the decoder's.
       clip: the transform of x̂0, as in `sample`; published bounds of DDPM use 1.
 
     Raises:
-      ValueError: images that are not 8-bit images in [-1, 1], an unknown variance, a variance that the network does not
-        predict, an ε-network at ᾱ = 0, or keys that are invalid for `sample`.
+      ValueError: images that are not 8-bit images in [-1, 1], an unknown variance, variances that are not `[T]` finite
+        numbers > 0, a variance that the network does not predict, an ε-network at ᾱ = 0, or keys that are invalid for
+        `sample`.
     """
-    if variance not in VARIANCES:
-        raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
+    low, high = _log_variance_range(schedule, variance)
     x0, predict = checked(predict, x0)
     check_pixels(x0)
     output = jax.eval_shape(predict, x0, jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32))
     is_prediction = isinstance(output, Prediction)
-    if variance.startswith("learned") and not (is_prediction and output.log_var_frac is not None):
+    has_fraction = is_prediction and output.log_var_frac is not None
+    if isinstance(variance, str) and variance.startswith("learned") and not has_fraction:
         raise ValueError(f"variance={variance!r} needs a predict that returns a Prediction with log_var_frac")
     if schedule.alpha_bars[-1] == 0.0 and not is_prediction:
         raise ValueError(
             "alpha_bar ends at 0, where eps does not determine x0: predict must return a Prediction "
             "(parameterization.from_v, from_x0)"
         )
-    small, large = schedule.posterior_log_variance, np.log(schedule.betas)
-    low, high = {
-        "fixed_small": (small, small),
-        "fixed_large": (np.append(small[:1], large[1:]),) * 2,
-        "learned_range": (small, large),
-        "learned": (np.zeros_like(small), np.ones_like(small)),
-    }[variance]
     rows = _Rows(
         t=np.arange(schedule.num_timesteps, dtype=np.int32),
         signal=schedule.sqrt_alpha_bars,
         noise=schedule.sqrt_one_minus_alpha_bars,
         coef_x0=schedule.posterior_mean_coef_x0,
         coef_xt=schedule.posterior_mean_coef_xt,
-        true_log_var=small,
+        true_log_var=schedule.posterior_log_variance,
         low=low,
         high=high,
     )
     return _bound(rows, predict, x0, keys_of(key, len(x0)), as_clip(clip))
+
+
+def _log_variance_range(schedule: NoiseSchedule, variance: str | ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the lowest and the highest log σ_t², `[T]`, between which the network chooses; equal if it does not.
+
+    Raises:
+      ValueError: an unknown variance, or variances that are not `[T]` finite numbers > 0.
+    """
+    small, large = schedule.posterior_log_variance, np.log(schedule.betas)
+    if not isinstance(variance, str):
+        return (np.log(check_variances(schedule, "variance", variance)),) * 2
+    if variance == "fixed_small":
+        return small, small
+    if variance == "fixed_large":
+        return (np.append(small[:1], large[1:]),) * 2
+    if variance == "learned_range":
+        return small, large
+    if variance == "learned":
+        return np.zeros_like(small), np.ones_like(small)
+    raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
+
+
+def check_variances(schedule: NoiseSchedule, name: str, variances: ArrayLike) -> np.ndarray:
+    """Returns variances by timestep as float64 `[T]`.
+
+    Raises:
+      ValueError: another length, or numbers that are not finite and > 0; the message opens with `name`.
+    """
+    variances = np.asarray(variances, np.float64)
+    if variances.shape != (schedule.num_timesteps,) or not np.all((variances > 0.0) & np.isfinite(variances)):
+        raise ValueError(
+            f"{name} of shape {variances.shape} must be {schedule.num_timesteps} finite numbers > 0, one a timestep"
+        )
+    return variances
 
 
 @jax.jit
