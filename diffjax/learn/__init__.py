@@ -1,7 +1,10 @@
 """Samplers as something one optimises: optimal variances, optimal grids, learned tables."""
 
-from diffjax.learn.fitting import COLUMNS, Fitted, Pairs, distance, fit, teacher
+from diffjax.learn.costs import fine_grid, kl_costs, trajectory_costs
+from diffjax.learn.fitting import Fitted, Pairs, fit, teacher, trajectories
 from diffjax.learn.grids import Found, bound_costs, search, search_all
+from diffjax.learn.losses import distance, kernel_distance, step_distance
+from diffjax.learn.moving import COLUMNS
 from diffjax.learn.terms import Terms, decoder_terms
 from diffjax.learn.variances import Moments, analytic_variances, moments, with_variances
 
@@ -16,10 +19,16 @@ __all__ = [
     "bound_costs",
     "decoder_terms",
     "distance",
+    "fine_grid",
     "fit",
+    "kernel_distance",
+    "kl_costs",
     "moments",
     "search",
     "search_all",
+    "step_distance",
     "teacher",
+    "trajectories",
+    "trajectory_costs",
     "with_variances",
 ]

@@ -6,27 +6,24 @@ fitted = learn.fit(table, learn.distance(predict), pairs, held_out=other_pairs)
 x_0 = dj.sample(fitted.table, predict, x_T)
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from diffjax import samplers, sampling, timesteps
+from diffjax.learn import moving
+from diffjax.learn.losses import Loss
+from diffjax.learn.moving import COLUMNS
 from diffjax.noise import initial_noise
-from diffjax.prediction import Predict, as_predict
+from diffjax.prediction import Predict
 from diffjax.sampling import Clip
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
-
-COLUMNS = ("a", "b", "c", "x0_history", "eps_history")
-"""The columns that `fit` can change; those of the levels, the times and the noise stay."""
-
-Loss = Callable[[Sampler, Any], jax.Array]
-"""(table, batch of examples) → the mean loss, a scalar."""
 
 
 class Pairs(NamedTuple):
@@ -82,21 +79,45 @@ def teacher(
     return Pairs(x, jnp.concatenate([sampling.sample(table, predict, part, clip=clip) for part in parts]))
 
 
-def distance(predict: Predict, *, clip: Clip = None, remat: bool = True) -> Loss:
-    """Returns the loss of `fit` that is the mean squared distance to the targets of `Pairs`.
+def trajectories(
+    schedule: NoiseSchedule,
+    predict: Predict,
+    keys: jax.Array,
+    shape: tuple[int, ...],
+    grid: ArrayLike,
+    *,
+    substeps: int = 20,
+    batch_size: int = 250,
+    clip: Clip = None,
+) -> jax.Array:
+    """Returns the states of DPM-Solver++ of order 2 at the points of a grid, for `step_distance`.
 
     Args:
-      predict: as in `sample`.
+      schedule: the noise schedule.
+      predict: as in `sample`; it must take times between the timesteps.
+      keys: typed keys `[N]` of the initial noise.
+      shape: the shape of one sample.
+      grid: `[S+1]`, descending.
+      substeps: the solver's steps in a step of the grid, equal in t.
+      batch_size: samples at a time.
       clip: as in `sample`.
-      remat: as in `sample`.
+
+    Returns:
+      `[N, S+1, …]`, the initial noise first.
+
+    Raises:
+      ValueError: substeps < 1, an invalid grid, or as in `sample`.
     """
-    predict = as_predict(predict)
-    return jax.tree_util.Partial(_distance, predict, clip, remat)
-
-
-def _distance(predict, clip, remat, table: Sampler, pairs: Pairs) -> jax.Array:
-    result = sampling.sample(table, predict, pairs.x, clip=clip, remat=bool(remat))
-    return jnp.mean((result - pairs.target) ** 2)
+    if substeps < 1:
+        raise ValueError(f"substeps={substeps} must be ≥ 1")
+    grid = timesteps.check(grid, schedule.num_timesteps).astype(np.float64)
+    fine = np.interp(np.arange(substeps * (len(grid) - 1) + 1) / substeps, np.arange(len(grid)), grid)
+    table, x = samplers.dpm_solver_pp(schedule, fine), initial_noise(keys, shape)
+    parts = [
+        sampling.sample_trajectory(table, predict, x[start : start + batch_size], every=substeps, clip=clip).x
+        for start in range(0, len(x), batch_size)
+    ]
+    return jnp.swapaxes(jnp.concatenate(parts, axis=1), 0, 1)
 
 
 def fit(
@@ -109,35 +130,36 @@ def fit(
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     free: Sequence[str] = COLUMNS,
+    schedule: NoiseSchedule | None = None,
     num_history: int | None = None,
     evaluate_every: int = 20,
     seed: int = 0,
 ) -> Fitted:
-    """Fits columns of a table by Adam, as offsets from the solver that it starts as.
+    """Fits a table by Adam, as offsets from the solver that it starts as.
 
-    The levels and the times of the rows stay, so the result is a table like any other. The table of the least held-out
-    loss is returned, so the result is never worse there than the start.
+    The result is a table like any other; its noise stays. The table of the least held-out loss is returned, so the
+    result is never worse there than the start.
 
     Args:
       table: the table to start from, for one sample loop (not stacked).
-      loss: (table, batch) → scalar, differentiable; a `distance`, or the user's own.
+      loss: (table, batch) → scalar, differentiable; `distance`, `step_distance`, `kernel_distance`, or the user's own.
       data: a pytree of arrays `[N, …]` from which batches are drawn.
       held_out: the same for the selection, `[M, …]`; all of it is one batch.
       num_steps: the number of updates.
       batch_size: examples of an update.
       learning_rate: the highest learning rate; it falls to 0 along a cosine.
-      free: the columns that change, some of `COLUMNS`.
+      free: the parts that change: some of `COLUMNS`, and "grid", the times between the first and the last.
+      schedule: the noise schedule of the table, for "grid".
       num_history: widens both histories to so many rows, with zeros, so that a one-step solver can become a multistep
         one; None: as in `table`.
       evaluate_every: updates between two evaluations of the held-out loss.
       seed: the seed of the batches.
 
     Raises:
-      ValueError: an unknown column, or a number out of range.
+      ValueError: an unknown part, a grid that cannot change, or a number out of range.
       FloatingPointError: a held-out loss of the start that is not finite.
     """
-    if not free or set(free) - set(COLUMNS):
-        raise ValueError(f"free={tuple(free)} must be some of {COLUMNS}")
+    moving.check(table, free, schedule)
     count = len(jax.tree.leaves(data)[0])
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("evaluate_every", evaluate_every)):
         if value < 1:
@@ -145,29 +167,23 @@ def fit(
     if not 0.0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate={learning_rate} must be > 0 and finite")
     if num_history is not None:
-        table = _widened(table, num_history)
-    usable = {name: _usable(table, name) for name in free}
+        table = moving.widened(table, num_history)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
-    def moved(offsets):
-        return dataclasses.replace(
-            table, **{name: jnp.asarray(getattr(table, name)) + usable[name] * offsets[name] for name in free}
-        )
+    def loss_at(offsets, loss, batch):
+        return loss(moving.moved(table, schedule, offsets), batch)
 
     @jax.jit
     def update(offsets, state, data, loss, chosen):
         batch = jax.tree.map(lambda leaf: leaf[chosen], data)
-        value, gradient = jax.value_and_grad(lambda offsets: loss(moved(offsets), batch))(offsets)
+        value, gradient = jax.value_and_grad(loss_at)(offsets, loss, batch)
         change, state = optimizer.update(gradient, state)
         return optax.apply_updates(offsets, change), state, value
 
-    @jax.jit
-    def evaluate(offsets, held_out, loss):
-        return loss(moved(offsets), held_out)
-
-    offsets = {name: jnp.zeros(np.shape(getattr(table, name))) for name in free}
+    evaluate = jax.jit(loss_at)
+    offsets = moving.zeros(table, free)
     state, rng, loss = optimizer.init(offsets), np.random.default_rng(seed), jax.tree_util.Partial(loss)
-    best, best_loss = offsets, float(evaluate(offsets, held_out, loss))
+    best, best_loss = offsets, float(evaluate(offsets, loss, held_out))
     start = best_loss
     if not np.isfinite(start):
         raise FloatingPointError(f"the loss of the table to start from is {start}")
@@ -177,29 +193,9 @@ def fit(
         offsets, state, value = update(offsets, state, data, loss, chosen)
         recent.append(value)
         if step % evaluate_every == 0 or step == num_steps:
-            held = float(evaluate(offsets, held_out, loss))
+            held = float(evaluate(offsets, loss, held_out))
             history.append((step, float(np.mean(recent)), held))
             recent = []
             if held < best_loss:
                 best, best_loss = offsets, held
-    fitted = jax.tree.map(np.asarray, moved(best))
-    return Fitted(fitted, best_loss, start, np.array(history))
-
-
-def _widened(table: Sampler, count: int) -> Sampler:
-    """Returns the table with histories of at least `count` rows."""
-
-    def wide(history):
-        missing = max(count - np.shape(history)[1], 0)
-        return np.pad(history, ((0, 0), (0, missing)))
-
-    return dataclasses.replace(table, x0_history=wide(table.x0_history), eps_history=wide(table.eps_history))
-
-
-def _usable(table: Sampler, name: str) -> np.ndarray:
-    """Returns 1 where an entry of a column multiplies something that exists, and 0 elsewhere."""
-    column = np.asarray(getattr(table, name))
-    if column.ndim == 1:
-        return np.ones_like(column)
-    rows, lags = np.arange(len(column))[:, None], np.arange(column.shape[1])[None, :]
-    return (lags < rows).astype(float)
+    return Fitted(moving.on_host(table, schedule, best), best_loss, start, np.array(history))

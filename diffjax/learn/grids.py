@@ -13,32 +13,52 @@ class Found(NamedTuple):
     """A grid and the sum of the costs of its steps."""
 
     grid: Grid
-    """int32 `[S+1]`, from T-1 to -1."""
+    """`[S+1]`, from the first point to the last: T-1 … -1, or points of the fine grid."""
     cost: float
 
 
-def search(costs: ArrayLike, num_steps: int) -> Found:
+def search(costs: ArrayLike, num_steps: int, grid: ArrayLike | None = None) -> Found:
     """Finds the grid of S steps with the least sum of costs (Watson et al. 2021, Alg. 1): exact, in O(S·T²).
 
     Args:
       costs: `[T+1, T+1]`; `costs[t+1, s+1]` is the cost of the step from index t to index s < t, where -1 is clean
         data. Entries with s ≥ t are not used; infinity forbids a step.
       num_steps: S, in 1 … T.
+      grid: the T+1 points that are chosen from, descending, where they are others than T-1 … -1: indices, or real times
+        (`trajectory_costs`, `kl_costs`). Then rows and columns of `costs` count these points from the last.
 
     Raises:
-      ValueError: costs of another shape or with NaN, S out of range, or no grid of finite cost.
+      ValueError: costs of another shape or with NaN, another number of points, S out of range, or no grid of finite
+        cost.
     """
-    return _path(*_tables(costs, num_steps), num_steps)
+    found = _path(*_tables(costs, num_steps), num_steps)
+    return found if grid is None else found._replace(grid=_points(grid, len(costs))[-2 - found.grid])
 
 
-def search_all(costs: ArrayLike, most: int) -> list[Found]:
+def search_all(costs: ArrayLike, most: int, grid: ArrayLike | None = None) -> list[Found]:
     """Finds the best grids of 1 … `most` steps in one pass; as `search`, but steps whose grids are infinite are kept.
 
     Raises:
       ValueError: as `search`.
     """
     best, previous = _tables(costs, most)
-    return [_path(best, previous, steps) for steps in range(1, most + 1)]
+    found = [_path(best, previous, steps) for steps in range(1, most + 1)]
+    if grid is None:
+        return found
+    points = _points(grid, len(best[0]))
+    return [one._replace(grid=points[-2 - one.grid]) for one in found]
+
+
+def _points(grid: ArrayLike, count: int) -> Grid:
+    """Returns the points to choose from.
+
+    Raises:
+      ValueError: another number of points, or an order that does not descend.
+    """
+    grid = np.asarray(grid)
+    if grid.shape != (count,) or not np.all(np.diff(grid) < 0):
+        raise ValueError(f"grid of shape {grid.shape} must be {count} descending points, as many as costs has rows")
+    return grid.astype(np.float64 if grid.dtype.kind == "f" else np.int32)
 
 
 def _tables(costs: ArrayLike, most: int) -> tuple[list[NDArray[np.float64]], list[NDArray[np.int64]]]:
