@@ -23,10 +23,10 @@ import ml_collections
 import numpy as np
 
 from diffjax import likelihood
-from diffjax.cli import launch, options
+from diffjax.cli import launch, options, real
 from diffjax.errors import UserError, writing
 from diffjax.json_files import write_record
-from diffjax.runs import build, real_images, saved
+from diffjax.runs import real_images, saved
 from diffjax.runs.run import of_config
 
 _VARIANCES = ("fixed_small", "fixed_large", "learned_range")
@@ -35,13 +35,7 @@ _VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     options.add_workdir(parser)
-    parser.add_argument("--num", type=options.positive, help="the number of images, from the first (default: all)")
-    images = parser.add_mutually_exclusive_group()
-    images.add_argument(
-        "--split", choices=("held_out", "train"), default="held_out",
-        help="which part of the run's own images (default: held_out)",
-    )  # fmt: skip
-    options.add_data(images)
+    real.add_images(parser)
     parser.add_argument(
         "--variance", choices=_VARIANCES,
         help="the variance of the bound (default: learned_range where the network predicts it, else fixed_small)",
@@ -79,31 +73,17 @@ def _measure(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
       UserError: a run that restores images, a variance that its network does not predict, no images or fewer than
         `--num`, or no diffrax.
     """
-    task = build.task(config)
-    if task.is_conditional:
-        raise UserError(
-            f"--workdir={args.workdir}: this run restores images; a likelihood needs a run that generates them"
-        )
+    task = real.generating_task(args, config)
     variance = args.variance or ("learned_range" if task.predicts_variance else "fixed_small")
     if "learned" in variance and not task.predicts_variance:
         raise UserError(
             f"--variance={variance} needs a network that predicts it (config.train.vlb_weight > 0); this one allows "
             "fixed_small, fixed_large"
         )
-    images = build.images(options.data(args, config))
-    source = images.held_out if args.split == "held_out" and not args.data else images.source
-    if not len(source):
-        raise UserError(
-            "--split=held_out: config.data.holdout is 0, so there are no such images; --split=train takes those "
-            "trained on, and --data others"
-        )
-    num = len(source) if args.num is None else args.num
-    if not 2 <= num <= len(source):
-        raise UserError(f"--num={num} must be within 2 … {len(source)}, the number of images")
-    build.check_labels(images, task)
+    images, labels = real.images(args, config, task)
     network = of_config(config, args.workdir, ema=options.parameters(args))
 
-    given = network, *real_images.read(source, images.prepare, num)
+    given = network, images, labels
     same = {"batch_size": args.batch_size, "seed": args.seed, "progress": True}
     result: dict[str, Any] = {}
     if args.exact:  # first: diffrax may not be installed
@@ -113,13 +93,12 @@ def _measure(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
             raise UserError(f"--exact: {error}") from error
         result = _exact_figures(args, flow)
     bound = real_images.bound(*given, variance=variance, clip=None if args.no_clip else task.clip, **same)
-    which = ", ".join(args.data) or args.split
     clipped = "not clipped" if args.no_clip else "clipped"
     return {
-        "protocol": f"{num} images ({which}), {network.parameters} parameters at step {network.step}, "
-        f"T = {task.schedule.num_timesteps}, {variance} variance, x̂0 {clipped}, one noise sample per timestep, "
-        f"seed {args.seed}",
-        "num": num,
+        "protocol": f"{len(images)} images ({real.description(args)}), {network.parameters} parameters at step "
+        f"{network.step}, T = {task.schedule.num_timesteps}, {variance} variance, x̂0 {clipped}, one noise sample per "
+        f"timestep, seed {args.seed}",
+        "num": len(images),
         "bound": likelihood.mean_and_error(bound.total),
         "L_T": likelihood.mean_and_error(bound.prior),
         "L_0": likelihood.mean_and_error(bound.terms[0]),

@@ -12,6 +12,7 @@ COMMANDS = {
     "sample": "sample images from a trained run, or from weights made elsewhere",
     "evaluate": "measure samples, or images on disk, against real images",
     "likelihood": "measure bits/dim: the variational bound and the exact likelihood",
+    "moments": "estimate what optimal variances and grids need to know of a network",
     "restore": "restore images, and measure how well",
     "ablate": "compute a sweep: a figure for every combination of options",
     "report": "make one HTML page of a run or of a sweep",

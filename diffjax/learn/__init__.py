@@ -6,7 +6,8 @@ from diffjax.learn.grids import Found, bound_costs, search, search_all
 from diffjax.learn.losses import distance, kernel_distance, step_distance
 from diffjax.learn.moving import COLUMNS
 from diffjax.learn.terms import Terms, decoder_terms
-from diffjax.learn.variances import Moments, analytic_variances, moments, with_variances
+from diffjax.learn.variances import moments
+from diffjax.samplers import Moments, analytic_variances, load_moments, save_moments, with_variances
 
 __all__ = [
     "COLUMNS",
@@ -23,7 +24,9 @@ __all__ = [
     "fit",
     "kernel_distance",
     "kl_costs",
+    "load_moments",
     "moments",
+    "save_moments",
     "search",
     "search_all",
     "step_distance",

@@ -15,6 +15,9 @@ from diffjax.steps import Sampler
 Loss = Callable[[Sampler, Any], jax.Array]
 """(table, batch of examples) → the mean loss, a scalar."""
 
+_UNROLLED = 20
+"""Tables of at most so many rows are unrolled: their gradients are faster, and the compilation is still short."""
+
 
 def distance(predict: Predict, *, clip: Clip = None, remat: bool = True) -> Loss:
     """Returns the mean squared distance of the results to the targets of `Pairs`.
@@ -28,8 +31,7 @@ def distance(predict: Predict, *, clip: Clip = None, remat: bool = True) -> Loss
 
 
 def _distance(predict, clip, remat, table: Sampler, pairs) -> jax.Array:
-    result = sample(table, predict, pairs.x, clip=clip, remat=bool(remat))
-    return jnp.mean((result - pairs.target) ** 2)
+    return jnp.mean((_sample(table, predict, pairs.x, clip, remat) - pairs.target) ** 2)
 
 
 def step_distance(predict: Predict, *, clip: Clip = None, remat: bool = True) -> Loss:
@@ -95,7 +97,7 @@ def _values(x: jax.Array) -> jax.Array:
 
 
 def _kernel_distance(predict, reference, features, clip, remat, table: Sampler, x: jax.Array) -> jax.Array:
-    found = features(sample(table, predict, x, clip=clip, remat=bool(remat)))
+    found = features(_sample(table, predict, x, clip, remat))
     return _within(found) + _within(reference) - 2.0 * jnp.mean(_kernel(found, reference))
 
 
@@ -107,3 +109,8 @@ def _within(x: jax.Array) -> jax.Array:
     """Returns the mean of the kernel over pairs of different rows."""
     kernel = _kernel(x, x)
     return (jnp.sum(kernel) - jnp.trace(kernel)) / (len(x) * (len(x) - 1))
+
+
+def _sample(table: Sampler, predict: Predict, x: jax.Array, clip: Clip, remat: bool) -> jax.Array:
+    unroll = table.num_rows <= _UNROLLED
+    return sample(table, predict, x, clip=clip, remat=bool(remat), unroll=unroll)

@@ -5,6 +5,7 @@ depend on the batch size.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from tqdm import tqdm
 from diffjax import data, devices, latents, likelihood, parameterization, schedules
 from diffjax.data.pixels import to_float, to_uint8
 from diffjax.errors import naming
+from diffjax.learn import terms, variances
 from diffjax.noise import sample_keys
 from diffjax.runs.run import Run
+from diffjax.samplers import Moments
 from diffjax.sampling import Clip, Predict
 
 
@@ -52,7 +55,7 @@ def bound(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    variance: str,
+    variance: str | ArrayLike,
     clip: Clip = 1.0,
     indices: ArrayLike | None = None,
     batch_size: int = 100,
@@ -106,6 +109,34 @@ def exact(
         parts.append(likelihood.Exact(*arrays, found.start, found.num_steps))
     joined = (np.concatenate(part) for part in list(zip(*parts, strict=True))[:3])
     return likelihood.Exact(*joined, parts[0].start, max(part.num_steps for part in parts))
+
+
+def moments(
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    clip: Clip = 1.0,
+    batch_size: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+) -> Moments:
+    """Returns `learn.moments` of N images with the decoder's terms (`learn.decoder_terms`) of the variance `x0_mse`.
+
+    Args:
+      clip: the transform of x̂0, as in `sample`.
+      batch_size, seed, progress: as for `bound`.
+    """
+
+    def by_image(measure):
+        parts = []
+        for count, predict, x0, keys in _batches(run, images, labels, batch_size, seed, progress):
+            parts.append([np.asarray(part)[:, :count] for part in measure(run.schedule, predict, x0, keys, clip=clip)])
+        return [np.concatenate(part, axis=1) for part in zip(*parts, strict=True)]
+
+    found = variances.mean_moments(*by_image(variances.moments_by_example))
+    _, decoder = by_image(partial(terms.terms_by_image, decoder_variance=found.x0_mse))
+    return found._replace(**dict(zip(("decoder", "decoder_error"), variances.mean_and_error(decoder), strict=True)))
 
 
 def _batches(

@@ -5,6 +5,14 @@ each network call (`steps.Sampler`), and `sampling.sample` is the one loop that 
 plotted, compared with another library's, stacked (`steps.stack`) and `vmap`ped. A step leads from level t to level s.
 """
 
+from diffjax.samplers.analytic import (
+    Moments,
+    analytic,
+    analytic_variances,
+    load_moments,
+    save_moments,
+    with_variances,
+)
 from diffjax.samplers.ancestral import ddim, ddpm
 from diffjax.samplers.base import SAMPLERS
 from diffjax.samplers.deis import deis
@@ -23,6 +31,9 @@ from diffjax.samplers.unipc import unipc
 
 __all__ = [
     "SAMPLERS",
+    "Moments",
+    "analytic",
+    "analytic_variances",
     "ddim",
     "ddpm",
     "deis",
@@ -38,13 +49,16 @@ __all__ = [
     "heun",
     "learned",
     "lms",
+    "load_moments",
     "load_table",
     "plms",
     "pndm",
     "probability_flow",
     "restart",
     "sa_solver",
+    "save_moments",
     "save_table",
     "unipc",
     "with_network_times",
+    "with_variances",
 ]

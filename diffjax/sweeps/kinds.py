@@ -20,7 +20,7 @@ from diffjax.runs import build, config_files, real_images, resolve
 from diffjax.runs.config import SAMPLE
 from diffjax.runs.run import Run
 from diffjax.runs.train import train
-from diffjax.samplers import SAMPLERS, ddpm
+from diffjax.samplers import SAMPLERS, analytic, ddpm, load_moments
 from diffjax.sweeps import networks
 from diffjax.sweeps.cells import Cell
 from diffjax.sweeps.networks import NUM_PICTURES, Measurement
@@ -221,8 +221,8 @@ def bits(
 ) -> Kind:
     """Measures the variational bound in bits/dim of the chain that DDPM's sampler visits (Nichol & Dhariwal 2021).
 
-    A cell sets fields of `config.sample`, `num` and `ema_decay`. The sampler must be `ddpm`; the bound is that of its
-    timesteps and its variance.
+    A cell sets fields of `config.sample`, `num` and `ema_decay`. The sampler must be `ddpm` or `analytic` with η = 1;
+    the bound is that of its timesteps and its variance. The decoder of `analytic` has the variance of the error of x̂0.
 
     Args:
       grid: the cells.
@@ -255,7 +255,7 @@ def bits(
         run = dataclasses.replace(planned_run, params=params[planned_run.ema])
         indices = run.sampler.grid[-2::-1]
         found = real_images.bound(
-            run, images[:count], labels[:count], variance=run.config.sample.variance, clip=run.clip, indices=indices,
+            run, images[:count], labels[:count], variance=_variance(run), clip=run.clip, indices=indices,
             batch_size=batch_size, seed=seed,
         )  # fmt: skip
         values = {}
@@ -273,13 +273,24 @@ def bits(
     return Kind(compute, facts, figures)
 
 
+def _variance(run: Run) -> str | np.ndarray:
+    """Returns the variance of each step of a run's sampler, from the last one up, as `likelihood.bound` takes it."""
+    if SAMPLERS[run.config.sample.sampler] is ddpm:
+        return run.config.sample.variance
+    decoder = load_moments(run.config.sample.path, run.schedule).x0_mse
+    return np.append(decoder[run.sampler.grid[-2]], run.sampler.d[-2::-1] ** 2)
+
+
 def _check_chain(run: Run, num: int) -> None:
     """Checks that a sampler is DDPM's, unguided, and that there are two images."""
     name = run.config.sample.sampler
-    if SAMPLERS[name] is not ddpm:
+    if SAMPLERS[name] not in (ddpm, analytic):
         raise UserError(
-            f"config.sample.sampler: {name!r} must be 'ddpm': a bound is that of its chain and its variance"
+            f"config.sample.sampler: {name!r} must be 'ddpm' or 'analytic': a bound is that of its chain and its "
+            "variance"
         )
+    if SAMPLERS[name] is analytic and run.config.sample.eta != 1.0:
+        raise UserError(f"config.sample.eta: {run.config.sample.eta} must be 1 for a bound: the chain is DDPM's")
     if run.sampling.guidance is not None:
         scale = run.config.sample.guidance_scale
         raise UserError(f"config.sample.guidance_scale: {scale} must be None: a bound is that of the unguided network")

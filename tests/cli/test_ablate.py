@@ -10,10 +10,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
-from diffjax import likelihood, process, runs, sampling, schedules
+from diffjax import likelihood, process, runs, samplers, sampling, schedules
 from diffjax.cli.main import main
 from diffjax.noise import sample_keys
 from diffjax.runs import build, real_images, resolve, saved
@@ -151,6 +152,33 @@ def test_bits_by_variance(workdir, hybrid, command, tmp_path):
         jnp.asarray(images / 127.5 - 1, jnp.float32), sample_keys(0, 0, 12), variance="learned_range", clip=1.0,
     )  # fmt: skip
     assert float(rows["3", "learned_range"]["bound"]) == pytest.approx(float(found.total.mean()), rel=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_bits_of_analytic_variances(hybrid, command, tmp_path):
+    """Of an untrained network: ε̂ = 0, so that σ² is its largest, that of data within ± 1."""
+    run, path = runs.load(hybrid), tmp_path / "moments.json"
+    ones = np.ones(20)
+    moments = samplers.Moments(eps_square=0 * ones, error=ones, x0_mse=0.5 * ones, x0_mse_error=ones, num=9)
+    samplers.save_moments(path, run.schedule, moments)
+    fields = {"sampler": "analytic", "path": str(path), "num_steps": 3}
+    axes = (("variance", (("analytic", fields), ("eta", fields | {"eta": 0.5}))),)
+    flags = ["--config.num=12", "--config.batch_size=8"]
+    with pytest.raises(SystemExit, match=r"config.sample.eta: 0.5 must be 1 for a bound"):
+        ablate(command, "ablations/variance", tmp_path / "out", f"--config.axes={axes}", *flags, workdir=hybrid)
+    axes = (("variance", (("analytic", fields),)),)
+    ablate(command, "ablations/variance", tmp_path / "out", f"--config.axes={axes}", *flags, workdir=hybrid)
+    (row,) = table(tmp_path / "out", "variance").values()
+    found = build.images(run.config)
+    images, _ = real_images.read(found.held_out, found.prepare, 12)
+    grid = run.with_options(num_steps=3, timestep_spacing="linspace").sampler.grid
+    variances = samplers.analytic_variances(run.schedule, grid, 0 * ones)
+    schedule = schedules.respace(run.schedule, grid[-2::-1])
+    expected = likelihood.bound(
+        schedule, lambda x, t: prediction_of_zero(schedule, x, t), jnp.asarray(images / 127.5 - 1, jnp.float32),
+        sample_keys(0, 0, 12), variance=np.append(0.5, variances[-2::-1]), clip=1.0,
+    )  # fmt: skip
+    assert float(row["bound"]) == pytest.approx(float(expected.total.mean()), rel=1e-5)
 
 
 def prediction_of_zero(schedule, x, t):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax import json_files
+from diffjax import json_files, learn, runs
 from diffjax.cli import sample as cli_sample
-from diffjax.runs import Run
+from diffjax.noise import sample_keys
+from diffjax.runs import Run, build
 from diffjax.runs.run import of_config
 from diffjax.training.lock import locked
 
@@ -252,9 +253,39 @@ def test_likelihood(workdir, command, capsys, tmp_path):
     assert other["bound"] != again["bound"]
 
 
+def test_moments(workdir, command, tmp_path):
+    out = tmp_path / "moments.json"
+    command("moments", "--workdir", workdir, "--num", 8, "--batch-size", 5, "--out", out)
+    run = runs.load(workdir)
+    found = learn.load_moments(out, run.schedule)
+    assert found.num == 8
+    images = build.images(run.config)
+    x0 = np.stack([images.source[n]["image"] for n in range(8)]) / 127.5 - 1
+    x0, keys = x0.astype(np.float32), sample_keys(0, 0, 8)
+    again = learn.moments(run.schedule, run.predictor(), x0, keys, clip=1.0)
+    decoder = learn.decoder_terms(
+        run.schedule, run.predictor(), x0, keys, decoder_variance=again.x0_mse, clip=1.0
+    ).decoder
+    for mine, expected in zip(found, again._replace(decoder=decoder, decoder_error=found.decoder_error), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-3)
+    command(
+        "sample", "--workdir", workdir, "--sampler", "analytic", "--sample", f"path={out}", "--steps", 2, "--num", 3,
+        "--out", tmp_path / "samples",
+    )  # fmt: skip
+    assert np.load(tmp_path / "samples" / "samples.npz")["arr_0"].shape == (3, 8, 8, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "words"),
     [
+        (
+            "sample",
+            ["--sampler", "analytic", "--sample", "path=x.json"],
+            "error: config.sample.path: 'x.json' holds no moments: .*`diffjax moments` writes it",
+        ),
+        ("moments", ["--out", "/dev", "--workdir", "nowhere"], "error: --out=/dev must be a file; it is a folder"),
+        ("moments", ["--num", 1], "error: --num=1 must be within 2 … 1438, the number of images"),
+        ("moments", ["--split", "all"], "argument --split: invalid choice: 'all'"),
         ("sample", ["--steps", 21], "error: config.sample.num_steps: 21 .*allowed is 1 … 20|1 … 20"),
         ("sample", ["--eta", 1.5], "error: config.sample.eta: 1.5 must be within .0, 1."),
         (
@@ -316,7 +347,7 @@ def test_bad_flags_are_one_line(workdir, command, capsys, name, flags, words):
     assert re.search(words, line), line
 
 
-@pytest.mark.parametrize("name", ["evaluate", "likelihood"])
+@pytest.mark.parametrize("name", ["evaluate", "likelihood", "moments"])
 def test_a_run_that_restores_images_is_refused(name, workdir, tmp_path, command):
     config = json.loads((workdir / "config.json").read_text())
     config["task"] = {"name": "super_resolution"}

@@ -1,0 +1,196 @@
+"""Measures learned samplers beside hand-made ones: grids of least cost, fitted tables, analytic variances.
+
+    python experiments/benchmarks/learned.py --out learned.json --tables tables
+    python experiments/benchmarks/learned.py --weights experiments/pretrained/fashion_mnist \
+        --images fashion_mnist.npz --steps 5 --out fashion.json --tables fashion_tables
+
+Writes the mean and the standard deviation over seeds of the Fréchet distance and of the unbiased kernel distance in
+pixels. What is learned sees other noise (seeds from 1000 on) than the figures (seeds 0, 1, 2), and a fitted table is
+chosen by its distance to a many-step solution, not by the figures. Figures that are in the output file already are not
+measured again.
+"""
+
+import argparse
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from solvers import features, real_images
+
+import diffjax as dj
+from diffjax import learn, samplers, timesteps
+from diffjax.data.pixels import to_float, to_uint8
+from diffjax.metrics.frechet import feature_distance
+from diffjax.metrics.kernel import kernel_distance
+
+FITTED = ("grid", *learn.COLUMNS)
+TRAINING, HELD_OUT, COSTS = 1000, 1001, 1002  # the seeds of what is learned
+
+
+class Subject:
+    """A network, its data, and what is learned about it once."""
+
+    def __init__(self, args):
+        self.args, self.run = args, dj.interop.load(args.weights)
+        self.schedule, self.predict, self.clip = self.run.schedule, self.run.predictor(), self.run.clip
+        self.images = self._prepared(real_images(args.images))
+        self.reference = features(self.images[: args.reference_num])
+        self.total = self.schedule.num_timesteps
+
+    def learn(self):
+        """Estimates moments and costs, and runs the teacher."""
+        args, schedule, shape = self.args, self.schedule, self.run.image_shape
+        same = schedule, self.predict
+        few = np.random.default_rng(0).permutation(len(self.images))[: args.examples]
+        x0, keys = to_float(jnp.asarray(self.images[few])), dj.sample_keys(COSTS, 0, len(few))
+        with timed("moments"):
+            self.moments = learn.moments(*same, x0, keys, clip=self.clip)
+            decoder = learn.decoder_terms(*same, x0, keys, decoder_variance=self.moments.x0_mse, clip=self.clip).decoder
+        self.fine = learn.fine_grid(schedule)
+        with timed("costs"):
+            self.costs = {
+                "bound": (learn.bound_costs(schedule, self.moments.x0_mse, decoder, variance="optimal"), None),
+                "trajectory": (
+                    learn.trajectory_costs(*same, keys, shape, grid=self.fine, clip=self.clip), self.fine,
+                ),
+                "KL": (learn.kl_costs(*same, x0, keys, grid=self.fine, clip=self.clip), self.fine),
+            }  # fmt: skip
+        with timed("teacher"):
+            self.pairs, self.held_out = (
+                learn.teacher(*same, dj.sample_keys(seed, 0, count), shape, clip=self.clip)
+                for seed, count in ((TRAINING, args.pairs), (HELD_OUT, max(args.pairs // 4, 2)))
+            )
+
+    def tables(self, steps):
+        """Returns name → function that makes (table, facts) of every sampler in S steps."""
+        schedule, total = self.schedule, self.total
+        trailing, quadratic = timesteps.trailing(total, steps), timesteps.quadratic(total, steps)
+        log_snr = timesteps.log_snr(schedule, steps, rounded=True)
+        bound, trajectory = self.searched("bound", steps), self.searched("trajectory", steps)
+        ddim = samplers.ddim(schedule, quadratic)
+        made = {
+            "DDIM, trailing": samplers.ddim(schedule, trailing),
+            "DDIM, quadratic": ddim,
+            "DPM-Solver++ 2, log_snr": samplers.dpm_solver_pp(schedule, log_snr),
+            "UniPC 2, trailing": samplers.unipc(schedule, trailing),
+            "UniPC 2, log_snr": samplers.unipc(schedule, log_snr),
+            "LMS, trailing": samplers.lms(schedule, trailing),
+            "DDPM fixed_small, quadratic": samplers.ddpm(schedule, quadratic),
+            "DDPM fixed_large, quadratic": samplers.ddpm(schedule, quadratic, variance="fixed_large"),
+            "DDPM analytic, quadratic": self.analytic(quadratic),
+            "DDPM analytic, grid of the bound": self.analytic(bound),
+            "DDIM, grid of the bound": samplers.ddim(schedule, bound),
+            "DDIM, grid of the trajectory cost": samplers.ddim(schedule, trajectory),
+            "DDIM, grid of the KL cost": samplers.ddim(schedule, self.searched("KL", steps)),
+            "DPM-Solver++ 2, grid of the trajectory cost": samplers.dpm_solver_pp(schedule, trajectory),
+        }
+        makers = {name: partial(lambda table: (table, {}), table) for name, table in made.items()}
+        makers["DDIM, fitted grid"] = partial(self.fit, f"grid_{steps}", ddim, ("grid",), None, 0.05)
+        makers["fitted table"] = partial(self.fit, f"table_{steps}", ddim, FITTED, 3, 0.02)
+        return makers
+
+    def analytic(self, grid):
+        """Returns DDPM's sampler with analytic variances."""
+        variances = learn.analytic_variances(self.schedule, grid, self.moments.eps_square)
+        return learn.with_variances(samplers.ddpm(self.schedule, grid), variances)
+
+    def searched(self, cost, steps):
+        """Returns the grid of S steps with the least cost."""
+        costs, grid = self.costs[cost]
+        return learn.search(costs, steps, grid).grid
+
+    def fit(self, name, table, free, num_history, learning_rate):
+        """Returns a fitted table, which it saves, and facts about the fit."""
+        before, start = os.times(), time.time()
+        fitted = learn.fit(
+            table, learn.distance(self.predict, clip=self.clip, remat=False), self.pairs, held_out=self.held_out,
+            num_steps=self.args.updates, batch_size=self.args.batch_size, learning_rate=learning_rate, free=free,
+            schedule=self.schedule, num_history=num_history,
+        )  # fmt: skip
+        used = os.times()
+        cpu = used.user + used.system - before.user - before.system
+        facts = {"seconds": time.time() - start, "cpu_seconds": cpu, "before": fitted.start, "loss": fitted.loss}
+        self.args.tables.mkdir(parents=True, exist_ok=True)
+        network, pairs = self.args.weights.name, len(self.pairs.x)
+        protocol = f"{network}: {pairs} pairs of a teacher of 100 steps, {self.args.updates} updates"
+        samplers.save_table(self.args.tables / f"{name}.json", fitted.table, protocol=protocol, **facts)
+        return fitted.table, facts
+
+    def measure(self, table):
+        """Returns the mean and the standard deviation over seeds of both distances."""
+        found = []
+        for seed in self.args.seeds:
+            batches = dj.sample_many(
+                table, self.predict, self.run.image_shape, seed=seed, num=self.args.num, batch_size=250, clip=self.clip
+            )
+            samples = features(np.concatenate([np.asarray(to_uint8(x)) for _, x in batches]))
+            distances = {"kernel": kernel_distance(samples, self.reference)}
+            if self.args.num > samples.shape[1]:
+                distances["frechet"] = feature_distance(samples, self.reference)
+            found.append(distances)
+        values = {name: [float(one[name]) for one in found] for name in found[0]}
+        return {name: [float(np.mean(value)), float(np.std(value, ddof=1))] for name, value in values.items()}
+
+    def _prepared(self, images):
+        """Returns images with the black margin that makes them as large as the network's."""
+        missing = self.run.image_shape[0] - images.shape[1]
+        before = missing // 2
+        return np.pad(images, ((0, 0), (before, missing - before), (before, missing - before), (0, 0)))
+
+
+class timed:  # noqa: N801
+    """Prints how long a block takes."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        self.start = time.time()
+
+    def __exit__(self, *error):
+        print(f"{self.name}: {time.time() - self.start:.0f} s", flush=True)
+
+
+def main():
+    """Measures all samplers at all numbers of steps, and writes the figures after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path(__file__).parents[1] / "pretrained" / "digits")
+    parser.add_argument("--images", type=Path, help="an npz with x_train (default: the embedded digits)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 3, 8, 10])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--num", type=int, default=1000, help="samples of a seed")
+    parser.add_argument("--reference-num", type=int, default=10_000, help="real images at most")
+    parser.add_argument("--examples", type=int, default=250, help="real images of the moments and costs")
+    parser.add_argument("--pairs", type=int, default=1024, help="pairs of the teacher that tables are fitted to")
+    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tables", type=Path, required=True, help="the folder of the fitted tables")
+    args = parser.parse_args()
+    subject, figures = Subject(args), json.loads(args.out.read_text()) if args.out.exists() else {}
+
+    def add(key, make):
+        if key in figures:
+            return
+        table, facts = make()
+        figures[key] = {"calls": table.num_rows, **subject.measure(table), **facts}
+        print(key, figures[key], flush=True)
+        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+    for name in ("trailing", "quadratic"):
+        grid = getattr(timesteps, name)(subject.total, 20)
+        add(f"DDIM, {name} | 20", lambda grid=grid: (samplers.ddim(subject.schedule, grid), {}))
+    subject.learn()
+    for steps in args.steps:
+        for name, make in subject.tables(steps).items():
+            add(f"{name} | {steps}", make)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    main()
