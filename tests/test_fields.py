@@ -79,6 +79,7 @@ OPTIONS = {
         },
         "probability_flow": {"form": (str, "eq13"), "network_at": (str, "source")},
         "learned": {"path": (str, REQUIRED)},
+        "analytic": {"path": (str, REQUIRED), "eta": (float, 1.0), "largest": (float, 1.0)},
         "plms": {"order": (int, 4), "first_step": (str, "euler"), "average": (str, "eps")},
         "dpm_solver_pp": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},
         "dpm_solver": {**DPM_SOLVER, "lower_order_final": (bool, False), "euler_at_final": (bool, False)},

@@ -90,8 +90,16 @@ class Subject:
             "DPM-Solver++ 2, grid of the trajectory cost": samplers.dpm_solver_pp(schedule, trajectory),
         }
         makers = {name: partial(lambda table: (table, {}), table) for name, table in made.items()}
-        makers["DDIM, fitted grid"] = partial(self.fit, f"grid_{steps}", ddim, ("grid",), None, 0.05)
-        makers["fitted table"] = partial(self.fit, f"table_{steps}", ddim, FITTED, 3, 0.02)
+        near = learn.distance(self.predict, clip=self.clip, remat=False), self.pairs, self.held_out
+        kernel = learn.kernel_distance(self.predict, self.reference, clip=self.clip, remat=False)
+        many = kernel, self.pairs.x, self.held_out.x
+        fit = partial(self.fit, schedule=schedule)
+        makers["DDIM, fitted grid"] = partial(fit, f"grid_{steps}", ddim, *near, free=("grid",), learning_rate=0.05)
+        free = {"free": FITTED, "num_history": 3}
+        makers["fitted table"] = partial(fit, f"table_{steps}", ddim, *near, **free, learning_rate=0.02)
+        makers["fitted table, kernel distance"] = partial(
+            fit, f"kernel_{steps}", ddim, *many, **free, learning_rate=0.01, batch_size=256, num_steps=150
+        )
         return makers
 
     def analytic(self, grid):
@@ -104,20 +112,17 @@ class Subject:
         costs, grid = self.costs[cost]
         return learn.search(costs, steps, grid).grid
 
-    def fit(self, name, table, free, num_history, learning_rate):
+    def fit(self, name, table, loss, data, held_out, **options):
         """Returns a fitted table, which it saves, and facts about the fit."""
+        options = {"num_steps": self.args.updates, "batch_size": self.args.batch_size} | options
         before, start = os.times(), time.time()
-        fitted = learn.fit(
-            table, learn.distance(self.predict, clip=self.clip, remat=False), self.pairs, held_out=self.held_out,
-            num_steps=self.args.updates, batch_size=self.args.batch_size, learning_rate=learning_rate, free=free,
-            schedule=self.schedule, num_history=num_history,
-        )  # fmt: skip
+        fitted = learn.fit(table, loss, data, held_out=held_out, **options)
         used = os.times()
         cpu = used.user + used.system - before.user - before.system
         facts = {"seconds": time.time() - start, "cpu_seconds": cpu, "before": fitted.start, "loss": fitted.loss}
         self.args.tables.mkdir(parents=True, exist_ok=True)
         network, pairs = self.args.weights.name, len(self.pairs.x)
-        protocol = f"{network}: {pairs} pairs of a teacher of 100 steps, {self.args.updates} updates"
+        protocol = f"{network}: {pairs} pairs of a teacher of 100 steps, {options['num_steps']} updates"
         samplers.save_table(self.args.tables / f"{name}.json", fitted.table, protocol=protocol, **facts)
         return fitted.table, facts
 

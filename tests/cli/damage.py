@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffjax import interop, runs, viz
+from diffjax import interop, runs, samplers, schedules, viz
 from diffjax.data import image_files
 from diffjax.errors import UserError, naming
 from diffjax.json_files import write_record
@@ -134,6 +134,10 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
     }  # fmt: skip
     write_record(folder / "evaluation.json", {"figures": figures, "protocol": protocol, "class_shares": [0.1, 0.2]})
     write_record(folder / "likelihood.json", {"bound": [4.5, 0.1], "protocol": "some images"})
+    schedule, ones = schedules.linear(2), np.ones(2)
+    samplers.save_moments(
+        folder / "moments.json", schedule, samplers.Moments(ones, ones, ones, ones, num=3), "3 images"
+    )
     (folder / "metrics.jsonl").write_bytes(b"".join((workdir / "metrics.jsonl").read_bytes().splitlines(True)[:3]))
     net = classifier.ConvNet(2, 2)
     params = jax.tree.map(np.asarray, net.init(jax.random.key(0), images)["params"])
@@ -164,6 +168,10 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
         with naming("config.data"):
             return image_files.read_image(folder / "images" / "0.png")
 
+    def moments():
+        with naming("config.sample"):
+            return samplers.load_moments(folder / "moments.json", schedule)
+
     def claim():
         parts.claim()
         return sorted(parts.done([0]))
@@ -173,6 +181,7 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
         "metrics.jsonl": Kind(folder / "metrics.jsonl", reports, partly=True),
         "evaluation.json": Kind(folder / "evaluation.json", lambda: workdirs._evaluation(folder)),
         "likelihood.json": Kind(folder / "likelihood.json", lambda: workdirs._likelihood(folder)),
+        "moments.json": Kind(folder / "moments.json", moments),
         "parts/run.json": Kind(folder / "parts" / "run.json", claim),
         "parts/N.npz": Kind(folder / "parts" / "000000000.npz", lambda: parts._load(0)),
         "a sweep's protocol.json": Kind(folder / "sweep" / "protocol.json", lambda: cells.load(folder / "sweep")[0]),

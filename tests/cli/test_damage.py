@@ -4,9 +4,9 @@ import pytest
 from damage import RIGHT, count, kinds
 
 NAMES = (
-    "config.json", "metrics.jsonl", "evaluation.json", "likelihood.json", "parts/run.json", "parts/N.npz",
-    "a sweep's protocol.json", "a cell's json", "a cell's npz", "samples.npz, images of a data set", "an image, PNG",
-    "reference statistics", "a classifier", "exported weights", "exported config.json",
+    "config.json", "metrics.jsonl", "evaluation.json", "likelihood.json", "moments.json", "parts/run.json",
+    "parts/N.npz", "a sweep's protocol.json", "a cell's json", "a cell's npz", "samples.npz, images of a data set",
+    "an image, PNG", "reference statistics", "a classifier", "exported weights", "exported config.json",
     "exported scheduler_config.json",
 )  # fmt: skip
 

@@ -77,6 +77,7 @@ def variant(path, value):
         "sections": {"counts": "5"},
         "explicit": {"indices": (19, 10, 0)},
         "learned": {"path": "nowhere.json"},
+        "analytic": {"path": "nowhere.json"},
         "from_sigmas": {"sigmas": (3.0, 0.5, 0.0)},
         "npz": {"path": "nowhere.npz"},
         "folder": {"path": "nowhere"},
