@@ -97,9 +97,10 @@ class Subject:
         makers["DDIM, fitted grid"] = partial(fit, f"grid_{steps}", ddim, *near, free=("grid",), learning_rate=0.05)
         free = {"free": FITTED, "num_history": 3}
         makers["fitted table"] = partial(fit, f"table_{steps}", ddim, *near, **free, learning_rate=0.02)
-        makers["fitted table, kernel distance"] = partial(
-            fit, f"kernel_{steps}", ddim, *many, **free, learning_rate=0.01, batch_size=256, num_steps=150
-        )
+        if self.args.kernel:
+            makers["fitted table, kernel distance"] = partial(
+                fit, f"kernel_{steps}", ddim, *many, **free, learning_rate=0.01, batch_size=256, num_steps=150
+            )
         return makers
 
     def analytic(self, grid):
@@ -174,6 +175,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=1024, help="pairs of the teacher that tables are fitted to")
     parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--kernel", action="store_true", help="fit a table to the kernel distance too")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tables", type=Path, required=True, help="the folder of the fitted tables")
     args = parser.parse_args()
