@@ -154,7 +154,7 @@ def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images
     return {name: np.stack([example[name] for example in made]) for name in ("image", "condition")}
 
 
-_OWN_FIELDS = ("imports", "data.path", "data.data_dir", "task.predictor_workdir")
+_OWN_FIELDS = ("imports", "data.path", "data.data_dir", "task.predictor_workdir", "task.teacher")
 """Fields that may differ between the processes of a run: each host may have its own copy of the data."""
 
 
@@ -221,18 +221,17 @@ def initial_parts(task: Task, workdir: Path) -> dict[str, Any]:
     """
     if has_checkpoint(workdir):
         return {}
-    return {name: _initial_part(name, part) for name, part in task.initial_parts.items()}
+    return {name: _initial_part(part) for name, part in task.initial_parts.items()}
 
 
-def _initial_part(name: str, part: InitialPart) -> Any:
-    field = f"config.task.{name}_workdir"
+def _initial_part(part: InitialPart) -> Any:
     try:
-        other = run.load(part.workdir)
+        other = run.load_any(part.path)
     except UserError as error:
-        raise UserError(f"{field}: {error}") from error
-    with naming(field):
+        raise UserError(f"{part.field}: {error}") from error
+    with naming(part.field):
         part.check(other.task)
-    return other.params
+    return other.sampled_params
 
 
 def _feed(

@@ -1,5 +1,7 @@
 """Progressive distillation: one step of the student ends where two of the teacher's end, in float64."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def sampled(schedule, predict, num_steps, x, **options):
 def flow(schedule, num_steps, x):
     """Where DDIM takes x on Gaussian data, by the scalar recursion of the mean and the standard deviation."""
     grid = dj.timesteps.trailing(schedule.num_timesteps, num_steps)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in itertools.pairwise(grid):
         ab_t, ab_s = schedule.alpha_bars[t], schedule.alpha_bars[s] if s >= 0 else 1.0
         x0 = MEAN + np.sqrt(ab_t) * STD**2 * (x - np.sqrt(ab_t) * MEAN) / (ab_t * STD**2 + 1 - ab_t)
         x = np.sqrt(ab_s) * x0 + np.sqrt((1 - ab_s) / (1 - ab_t)) * (x - np.sqrt(ab_t) * x0)

@@ -1,0 +1,37 @@
+"""x"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the fields that the experiment sets."""
+    return ml_collections.ConfigDict(
+        {
+            "task": {
+                "name": "distillation",
+                "teacher": "experiments/pretrained/digits",
+                "teacher_target": "eps",
+                "num_steps": 16,
+            },
+            "data": {"source": "digits", "image_shape": (8, 8, 1)},
+            "schedule": {"name": "linear", "num_timesteps": 1000},
+            "model": {
+                "base_channels": 16,
+                "channel_mults": (1, 2),
+                "attention_resolutions": (),
+                "dropout": 0.0,
+                "num_groups": 4,
+            },
+            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 100, "lr_schedule": "cosine"},
+            "train": {
+                "steps": 2000,
+                "batch_size": 64,
+                "target": "v",
+                "loss_weighting": "truncated",
+                "ema_decays": (0.995,),
+                "log_every": 50,
+                "sample_every": 1000,
+                "checkpoint_every": 500,
+            },
+        }
+    )
