@@ -17,7 +17,7 @@ import numpy as np
 
 from diffjax import devices, models, sampling
 from diffjax.data.pixels import to_uint8
-from diffjax.errors import UserError
+from diffjax.errors import UserError, naming
 from diffjax.files import to_path
 from diffjax.registry import Registry
 from diffjax.runs import build, resolve, saved
@@ -25,7 +25,7 @@ from diffjax.runs.config import SAMPLE
 from diffjax.sampling import Clip, Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
-from diffjax.tasks.base import Restore, Sampling, Task
+from diffjax.tasks.base import InitialPart, Restore, Sampling, Task
 from diffjax.training.checkpoints import Checkpoints
 
 WEIGHTS = Registry("reader of weights", package="diffjax.interop")
@@ -268,6 +268,21 @@ def load_any(path: str | os.PathLike) -> Run:
     if found.is_file() or (found / "model_index.json").exists():
         return WEIGHTS["interop"](path)
     return load(path)
+
+
+def load_part(part: InitialPart) -> Run:
+    """Loads the run whose parameters initialise a part of another run's.
+
+    Raises:
+      UserError: there is none, or it does not fit; the message begins with the field that names it.
+    """
+    try:
+        found = load_any(part.path)
+    except UserError as error:
+        raise UserError(f"{part.field}: {error}") from error
+    with naming(part.field):
+        part.check(found.task)
+    return found
 
 
 def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:

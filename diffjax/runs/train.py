@@ -17,7 +17,7 @@ from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.files import remove_leftovers, to_path
 from diffjax.runs import build, resolve, run, saved
-from diffjax.tasks.base import InitialPart, Task
+from diffjax.tasks.base import Task
 from diffjax.training import peers, state, timestep_sampling
 from diffjax.training.checkpoints import Checkpoints, has_checkpoint
 from diffjax.training.lock import locked
@@ -221,17 +221,7 @@ def initial_parts(task: Task, workdir: Path) -> dict[str, Any]:
     """
     if has_checkpoint(workdir):
         return {}
-    return {name: _initial_part(part) for name, part in task.initial_parts.items()}
-
-
-def _initial_part(part: InitialPart) -> Any:
-    try:
-        other = run.load_any(part.path)
-    except UserError as error:
-        raise UserError(f"{part.field}: {error}") from error
-    with naming(part.field):
-        part.check(other.task)
-    return other.sampled_params
+    return {name: run.load_part(part).sampled_params for name, part in task.initial_parts.items()}
 
 
 def _feed(
