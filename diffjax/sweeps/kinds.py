@@ -10,24 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 
 from diffjax import likelihood, timesteps
 from diffjax.errors import UserError, naming
 from diffjax.metrics.registry import USUAL
 from diffjax.registry import Registry
-from diffjax.runs import build, config_files, real_images, resolve
+from diffjax.runs import build, real_images, resolve
 from diffjax.runs.config import SAMPLE
 from diffjax.runs.run import Run, load_part
-from diffjax.runs.train import train
 from diffjax.samplers import SAMPLERS, ddpm
-from diffjax.sweeps import networks
+from diffjax.sweeps import networks, trained
 from diffjax.sweeps.cells import Cell
 from diffjax.sweeps.networks import NUM_PICTURES, Measurement
-from diffjax.tasks.base import TASKS, Task
+from diffjax.tasks.base import TASKS
 from diffjax.tasks.distillation import Distillation
-from diffjax.training.step import all_devices
+from diffjax.training.checkpoints import has_checkpoint
 
 KINDS = Registry("kind of sweep")
 
@@ -132,19 +130,19 @@ def training(
       ValueError: an option that is out of range.
     """
     _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
-    common = _common(base, fields)
+    common = trained.common_config(base, fields)
     configs = {}
     for cell in grid:
         with networks.naming_cell(cell):
             configs[cell.name] = changed = resolve.override(common, cell.fields)
-            networks.check_generates(_checked(changed), "config.base")
+            networks.check_generates(trained.checked_task(changed), "config.base")
     measure = Measurement(
         common, [num], extractor=extractor, reference_num=reference_num, figures=figures, seed=seed,
         batch_size=batch_size,
     )  # fmt: skip
 
     def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
-        return measure(_trained(configs[cell.name], folder / cell.name), num)
+        return measure(trained.run(configs[cell.name], folder / cell.name), num)
 
     facts = {"config": resolve.to_dict(common), "num": num, "seed": seed}
     return Kind(compute, measure.protocol | facts, figures)
@@ -189,7 +187,7 @@ def distillation(
     _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
     if len(grid[0].labels) > 1:
         raise UserError(f"config.axes: {', '.join(grid[0].labels)} must be one axis: the students are one chain")
-    common = _common(base, fields)
+    common = trained.common_config(base, fields)
     if TASKS[common.task.name] is not Distillation:
         raise UserError(f"config.base: its task {common.task.name!r} must be 'distillation'")
     configs, previous, teacher = {}, None, None
@@ -199,7 +197,7 @@ def distillation(
             changes |= {"task.teacher": str(folder / previous.name), "task.teacher_target": None}
         with networks.naming_cell(cell):
             configs[cell.name] = changed = resolve.override(common, changes)
-            task = _checked(changed)
+            task = trained.checked_task(changed)
             part = task.initial_parts["teacher"]
             if teacher is None:
                 teacher = load_part(part)
@@ -213,8 +211,10 @@ def distillation(
     )  # fmt: skip
 
     def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
-        config = configs[cell.name]
-        found, pictures = measure(_trained(config, folder / cell.name), num)
+        config, workdir = configs[cell.name], folder / cell.name
+        if cell is not grid[0] and not has_checkpoint(workdir):
+            trained.check_end(build.task(config).initial_parts["teacher"])
+        found, pictures = measure(trained.run(config, workdir), num)
         beside, _ = measure(teacher.with_options(**resolve.to_dict(config.sample)), num)
         return found | {f"teacher_{name}": beside[name] for name in figures if name in beside}, pictures
 
@@ -351,32 +351,6 @@ def _check_chain(run: Run, num: int) -> None:
         raise UserError(f"config.sample.guidance_scale: {scale} must be None: a bound is that of the unguided network")
     if num < 2:
         raise UserError(f"config.num: {num} must be ≥ 2: a standard error needs two images")
-
-
-def _common(base: str, fields: dict | None) -> ml_collections.ConfigDict:
-    """Returns the resolved config that the cells of a training sweep start from."""
-    try:
-        found = config_files.load(base)
-    except UserError as error:
-        raise UserError(f"config.base: {str(error).removeprefix('--config=')}") from error
-    return resolve.override(resolve.resolve(found), resolve.flatten(fields or {}))
-
-
-def _checked(config: ml_collections.ConfigDict) -> Task:
-    """Returns the task of a config, after checking what `train` checks."""
-    task = build.task(config)
-    build.sampling(config, task)
-    build.training(config, task, len(all_devices()))
-    return task
-
-
-def _trained(config: ml_collections.ConfigDict, workdir: Path) -> Run:
-    """Trains a config to its end, or resumes it, and returns the run with its first average."""
-    state = train(config, workdir)
-    if (step := int(state.step)) < config.train.steps:
-        raise KeyboardInterrupt  # by a signal; the same sweep resumes from there
-    decay = config.train.ema_decays[0]
-    return Run(config, build.task(config), state.ema_params[decay], step, decay, str(workdir))
 
 
 def _check(**values: int) -> None:

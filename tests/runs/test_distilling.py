@@ -2,64 +2,18 @@
 
 import shutil
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from students import DISTILL, tiny_config, write_run
 
 import diffjax as dj
 from diffjax import interop
 from diffjax.errors import UserError
-from diffjax.runs import build, resolve, saved
+from diffjax.runs import build, resolve
 from diffjax.runs.train import initial_parts, train
-from diffjax.training import state
-from diffjax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-class Mlp(nn.Module):
-    """A network of each pixel alone, which compiles in no time."""
-
-    out_channels: int
-    width: int = 4
-
-    @nn.compact
-    def __call__(self, x, t, label=None, image=None, *, train=False):
-        h = nn.swish(nn.Dense(self.width)(x) + nn.Dense(self.width)(t[:, None] / 20.0)[:, None, None, :])
-        return nn.Dense(self.out_channels)(h)
-
-
-TINY = {
-    "schedule.num_timesteps": 20,
-    "model.name": f"{__name__}:Mlp",
-    "train.steps": 4,
-    "train.batch_size": 8,
-    "train.ema_decays": (0.9,),
-    "train.checkpoint_every": 2,
-    "train.final_pictures": False,
-}
-DISTILL = {"task.name": "distillation", "task.num_steps": 4, "train.target": "v", "task.teacher_target": "eps"}
-
-
-def tiny_config(fields=None):
-    return resolve.override({}, TINY | (fields or {}))
-
-
-def write_run(workdir, fields=None, seed=0):
-    """Saves a run with random parameters, and returns the average that others load."""
-    config = tiny_config({"sample.num_steps": 5} | (fields or {}))
-    shapes, rng = build.params_shape(build.task(config)), np.random.default_rng(seed)
-    params, average = (
-        jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes) for _ in range(2)
-    )
-    begun = state.create(lambda key: params, optax.identity(), jax.random.key(0), ema_decays=(0.9,))
-    saved.save(config, workdir)
-    with Checkpoints(workdir, keep=1) as checkpoints:
-        checkpoints.save(begun.replace(ema_params={0.9: average}), {})
-    return average
 
 
 @pytest.fixture
@@ -103,11 +57,6 @@ def test_training_resumes_to_the_bit_and_the_student_is_a_teacher(tmp_path, teac
     student = done.ema_params[0.9]["student"]
     assert run.num_params == sum(leaf.size for leaf in jax.tree.leaves(student))
     assert run.sampler.num_rows == 4
-    keys = dj.sample_keys(0, 0, 2)
-    plain = dj.parameterization.from_v(dj.models.predictor(run.network, student), run.schedule)
-    table = dj.samplers.ddim(run.schedule, dj.timesteps.trailing(20, 4))
-    x0 = dj.sample(table, plain, dj.initial_noise(keys, run.image_shape), clip=1.0)
-    np.testing.assert_allclose(run.sample(2), np.round((np.asarray(x0) + 1) * 127.5), atol=1)
 
     following = DISTILL | {"task.num_steps": 2, "task.teacher": str(tmp_path / "student"), "task.teacher_target": None}
     parts = initial_parts(build.task(tiny_config(following)), tmp_path / "next")
@@ -158,6 +107,7 @@ def test_a_run_of_another_task_is_no_teacher(tmp_path):
         train(tiny_config(DISTILL | {"task.teacher": str(tmp_path / "regression")}), tmp_path / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_weights_of_diffusers_are_a_teacher_and_a_student_is_exported(tmp_path):
     """The attention of the folder's network is set by level, the config's by height: they are equal."""
     unet = {
