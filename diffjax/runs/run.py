@@ -263,10 +263,11 @@ def load_any(path: str | os.PathLike) -> Run:
       UserError: neither is there, or it cannot be read.
     """
     found = to_path(path)
-    if not found.exists():
-        raise UserError(f"{path} does not exist; it must be a folder that `diffjax train` has written, or weights")
     if found.is_file() or (found / "model_index.json").exists():
         return WEIGHTS["interop"](path)
+    if not (found / "config.json").exists():
+        why = "holds no run" if found.exists() else "does not exist"
+        raise UserError(f"{path} {why}; it must be a folder that `diffjax train` has written, or weights")
     return load(path)
 
 

@@ -188,7 +188,7 @@ def distillation(
     if len(grid[0].labels) > 1:
         raise UserError(f"config.axes: {', '.join(grid[0].labels)} must be one axis: the students are one chain")
     common = trained.common_config(base, fields)
-    if TASKS[common.task.name] is not Distillation:
+    if not issubclass(TASKS[common.task.name], Distillation):
         raise UserError(f"config.base: its task {common.task.name!r} must be 'distillation'")
     configs, previous, teacher = {}, None, None
     for cell in grid:
