@@ -19,7 +19,7 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed 
 from pinned_loops import Draws, drawing, in_precision  # noqa: E402
 
 import diffjax as dj  # noqa: E402
-from diffjax import interop, parameterization  # noqa: E402
+from diffjax import interop, loop, parameterization  # noqa: E402
 from diffjax.errors import UserError  # noqa: E402
 from diffjax.interop.diffusers_solvers import SOLVERS  # noqa: E402
 from diffjax.runs import Run, build, resolve  # noqa: E402
@@ -196,10 +196,10 @@ def ours(run, num_steps, x, draws, monkeypatch):
     rows = jnp.asarray(
         np.concatenate([zeros if row not in draws else draws[row][None] for row in range(table.num_rows)])
     )
-    monkeypatch.setattr(dj.sampling, "sample_noise", lambda keys, row, shape, dtype: rows[row].astype(dtype))
+    monkeypatch.setattr(loop, "sample_noise", lambda keys, row, shape, dtype: rows[row].astype(dtype))
     keys = None
     if table.is_stochastic:
-        dj.sampling._scan.clear_cache()  # the noise is a constant of the compiled loop
+        loop.scan.clear_cache()  # the noise is a constant of the compiled loop
         keys = dj.sample_keys(0, 0, len(x))
     return np.asarray(dj.sample(table, predict, jnp.asarray(x), keys, clip=run.clip))
 
