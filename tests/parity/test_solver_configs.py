@@ -101,8 +101,8 @@ CASES = {
         {"clip_sample": True, "clip_sample_range": 0.8},
     ],
     "LMSDiscrete": [*SCHEDULES, *SPACED, KARRAS, LOG_SNR, BETA],
-    "KDPM2Discrete": [*TWO_CALLS, *SPACED, LOG_SNR, BETA],
-    "KDPM2AncestralDiscrete": [*TWO_CALLS, *SPACED, LOG_SNR, BETA],
+    "KDPM2Discrete": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR, BETA],
+    "KDPM2AncestralDiscrete": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR, BETA],
     "DPMSolverSDE": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR],
     "PNDM": [*SCHEDULES[:-1], {"set_alpha_to_one": True, "steps_offset": 1}, {"skip_prk_steps": True, "steps_offset": 1}],
 }  # fmt: skip
@@ -123,7 +123,6 @@ REFUSED = [
     ("EulerDiscrete", {"beta_schedule": "laplace"}, "beta_schedule='laplace' is not one of 'linear'"),
     ("UniPCMultistep", {"rescale_betas_zero_snr": True, **V}, "rescale_betas_zero_snr=True is not one of False"),
     ("HeunDiscrete", {"prediction_type": "sample"}, "prediction_type='sample' is not one of 'epsilon', 'v_prediction'"),
-    ("KDPM2Discrete", KARRAS, "use_karras_sigmas=True is not one of False"),
     ("PNDM", {"timestep_spacing": "trailing"}, "timestep_spacing='trailing' is not one of 'leading'"),
     ("PNDM", {"skip_prk_steps": True, **V}, "skip_prk_steps=True with prediction_type='v_prediction'"),
     ("LCM", {}, "_class_name='LCMScheduler' is not one of"),
