@@ -8,11 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from diffjax.noise import sample_noise
 from diffjax.prediction import Predict, Prediction, Target, as_pytree, same_shape
-from diffjax.steps import Sampler
+from diffjax.steps import Column, Sampler
 
 Clip = float | Callable[[jax.Array], jax.Array] | None
 """The transform of x̂0: a limit, a function (`thresholds`), or None."""
@@ -56,7 +57,18 @@ class Carry(NamedTuple):
         )
 
 
-def run(sampler, predict, carry, keys, clip, slots=None, *, progress=False, debug=False, remat=False) -> Carry:
+def run(
+    sampler: Sampler,
+    predict: Predict,
+    carry: Carry,
+    keys: jax.Array | None,
+    clip: Clip,
+    slots: np.ndarray | None = None,
+    *,
+    progress: bool | str = False,
+    debug: bool = False,
+    remat: bool = False,
+) -> Carry:
     """Runs the table in one dispatch, or in equal chunks if the host reports or checks in between.
 
     What a program takes is put on the device explicitly, so that it runs under `jax.transfer_guard("disallow")`.
@@ -131,7 +143,7 @@ def predict_row(predict: Predict, row: Sampler, x: jax.Array, clip: Clip):
 
 
 def network_call(
-    predict: Predict, x: jax.Array, t: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip = None
+    predict: Predict, x: jax.Array, t: jax.Array, signal: Column, noise: Column, clip: Clip = None
 ) -> Prediction:
     """Calls the network at x = `signal`·x_0 + `noise`·ε, `[B, …]`, and clips x̂0; ε̂ is not derived again."""
     output = predict(x, t)
@@ -181,7 +193,7 @@ def _chunk_length(rows: int) -> int:
     return min(lengths, key=lambda length: -rows % length)
 
 
-def idle(sampler: Sampler, count: int, signal=1.0, noise=0.0) -> Sampler:
+def idle(sampler: Sampler, count: int, signal: ArrayLike = 1.0, noise: ArrayLike = 0.0) -> Sampler:
     """Returns `count` rows at the table's last level that leave x unchanged."""
 
     def rows(value, like):

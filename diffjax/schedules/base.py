@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -208,6 +209,6 @@ def _checked_betas(betas: ArrayLike) -> Table:
     return betas
 
 
-def _frozen(table: Table) -> Table:
+def _frozen(table: NDArray[Any]) -> Table:
     table.setflags(write=False)
     return table
