@@ -2,7 +2,7 @@
 
 python experiments/crosscheck.py [--dtype both|float64|float32] [--quick] [--json FILE]
 
-Takes about a minute on 2 cores (40 s with --quick, without the 1000-step runs), and prints one row per comparison:
+Takes 1 to 3 minutes on 2 cores (less with --quick, without the 1000-step runs), and prints one row per comparison:
 ‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides use the same
 noise and call the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
 percentage beside a clip is the share of x̂0's values that it clips. The counterparts are diffusers, with its float32

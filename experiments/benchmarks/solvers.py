@@ -5,7 +5,8 @@
         --out fashion.json
 
 With --error it is the root mean square difference of pixels in [0, 1] from the same samples by Heun's method in 100
-steps, for solvers that add no noise. Figures that are in the output file already are not measured again.
+steps, for solvers that add no noise. Figures that are in the output file already are not measured again; --plot draws
+some of them as a PNG.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import diffjax as dj
 from diffjax.data.sources import SOURCES
 from diffjax.errors import UserError
 from diffjax.metrics.frechet import feature_distance
+from diffjax.viz import plots
 
 RHO = {"timestep_spacing": "karras", "rounded": True}
 LOG_SNR = {"timestep_spacing": "log_snr", "rounded": True}
@@ -46,6 +48,19 @@ SOLVERS = {
     "er_sde": {"sampler": "er_sde", **TRAILING},
 }
 
+PLOTTED = (
+    "ddim",
+    "ddim, quadratic",
+    "heun",
+    "lms",
+    "pndm",
+    "dpm_solver_pp 2",
+    "dpm_solver_pp 2, log_snr",
+    "unipc 2",
+    "sa_solver",
+    "er_sde",
+)
+
 
 def main():
     """Measures all solvers at all numbers of steps, and writes the figures after each."""
@@ -57,6 +72,7 @@ def main():
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, help="draw a picture of the figures here")
     args = parser.parse_args()
     run = dj.interop.load(args.weights)
     limit = {"sampler": "heun", "num_steps": 100, **TRAILING}
@@ -80,6 +96,19 @@ def main():
             figures[key] = {"calls": changed.sampler.num_rows, **figure(samples, reference, error=args.error)}
             print(key, figures[key], flush=True)
             args.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if args.plot:
+        plot(args.plot, figures, "error" if args.error else "distance")
+
+
+def plot(path: Path, figures: dict[str, dict[str, float]], kind: str) -> None:
+    """Draws the figures of `PLOTTED` over network calls."""
+    series = {}
+    for name in PLOTTED:
+        own = sorted((f["calls"], f[kind]) for key, f in figures.items() if key.partition(" | ")[0] == name)
+        if own:
+            series[name] = tuple(zip(*own, strict=True))
+    label = "root mean square error of pixels" if kind == "error" else "Fréchet distance in pixels"
+    plots.curves(path, series, x="network calls", y=label)
 
 
 def figure(samples: np.ndarray, reference: np.ndarray, *, error: bool) -> dict[str, float]:
