@@ -70,9 +70,9 @@ class Scheduler(NamedTuple):
     target: str
     variance: str
     sample: dict[str, Any]
-    """The timestep spacing and the clipping, as fields of `config.sample`."""
+    """Fields of `config.sample`: the timestep spacing, the clipping and, of a solver, the sampler and its options."""
     preferred: dict[str, Any]
-    """The options of samplers that make them diffusers'."""
+    """The options of `ddim` and `ddpm` that make them diffusers'."""
     sigma_data: float = 0.5
     """σ_data of the target "edm"."""
     noise_conditioning: str = "t"
@@ -138,8 +138,8 @@ def _read_solver(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
         schedule_section=section,
         target=_TARGETS[config["prediction_type"]],
         variance="fixed_small",
-        sample=sample | _clip(config),
-        preferred=options,
+        sample=sample | options | _clip(config),
+        preferred={},
     )
 
 
@@ -160,8 +160,8 @@ def _read_levels(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
         schedule_section=read.schedule_section,
         target=read.target,
         variance="fixed_small",
-        sample=read.sample | _clip(config),
-        preferred=read.options,
+        sample=read.sample | read.options | _clip(config),
+        preferred={},
         sigma_data=read.sigma_data,
         noise_conditioning=read.noise_conditioning,
         timestep_scale=read.timestep_scale,

@@ -234,6 +234,13 @@ def own_draws(table, increments):
     return draws
 
 
+def test_options_of_one_solver_are_not_those_of_another(load):
+    run = load("DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3})
+    assert run.config.sample.eta == run.with_options(num_steps=10).config.sample.eta == 1.0
+    changed = run.with_options(sampler="unipc")  # whose solver_type is another option
+    assert (changed.config.sample.solver_type, changed.config.sample.order) == ("bh2", 2)
+
+
 @pytest.mark.parametrize(("name", "config", "words"), REFUSED)
 def test_refused(name, config, words, load):
     with pytest.raises(UserError, match=f"scheduler_config.json: .*{words}") as caught:
