@@ -6,8 +6,8 @@ Takes 1 to 3 minutes on 2 cores (less with --quick, without the 1000-step runs),
 ‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides use the same
 noise and call the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
 percentage beside a clip is the share of x̂0's values that it clips. The counterparts are diffusers, with its float32
-tables overwritten in float64, k-diffusion's and azula's samplers, and the tutorial codes S0, S3 and S4 rewritten by
-formula (experiments/torch_reference).
+tables overwritten in float64, k-diffusion's and azula's samplers, and ER-SDE-Solvers and the tutorial codes S0, S3 and
+S4 rewritten by formula (experiments/torch_reference).
 Rows marked "by design" show how large a difference of conventions is; they do not count. Exit status 1 if a row fails.
 Without PyTorch nothing is compared; without diffusers, k-diffusion or azula, their rows are left out.
 """

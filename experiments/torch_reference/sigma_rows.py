@@ -1,11 +1,11 @@
-"""The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers, k-diffusion and azula."""
+"""The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers, k-diffusion, azula and papers."""
 
 from functools import partial
 
 import numpy as np
 
 from diffjax import samplers, timesteps
-from torch_reference import azula_samplers, k_diffusion, sigma_space
+from torch_reference import azula_samplers, er_sde, k_diffusion, sigma_space
 from torch_reference.compare import Row
 
 
@@ -96,6 +96,20 @@ def azula_row(num_steps, order, *, predict_x0) -> Row:
     )
 
 
+def er_sde_row(num_steps, order) -> Row:
+    """ER-SDE-Solver against its formulas in PyTorch."""
+    return Row(
+        schedule="linear",
+        grid="karras",
+        steps=num_steps,
+        sampler=f"er_sde order={order}",
+        counterpart="ER-SDE-Solver by its paper",
+        ours=lambda sch: samplers.er_sde(sch, timesteps.karras(sch, num_steps), order=order),
+        theirs=er_sde.runner(order),
+        clip=1.0,
+    )
+
+
 def rows() -> list[Row]:
     """Every row."""
     two_s, sde = samplers.dpm_solver_pp_2s_ancestral, samplers.dpm_solver_pp_sde
@@ -140,6 +154,7 @@ def rows() -> list[Row]:
                 "dpm_solver_pp_sde", "dpmpp_sde", partial(sde, eta=0.5), draws=brownian, eta=0.5, num_steps=num_steps
             ),
             *one_call_rows(num_steps),
+            *(er_sde_row(num_steps, order) for order in (1, 2, 3)),
             *(azula_row(num_steps, order, predict_x0=in_x0) for order in (1, 2, 3) for in_x0 in (False, True)),
         ]
     return made
