@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffjax import losses, process, timesteps
 from diffjax.prediction import Predict
-from diffjax.sampling import Clip, network_call
+from diffjax.loop import Clip, network_call
 from diffjax.schedules import NoiseSchedule
 
 

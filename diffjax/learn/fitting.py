@@ -18,7 +18,7 @@ import optax
 from diffjax import samplers, sampling, timesteps
 from diffjax.noise import initial_noise
 from diffjax.prediction import Predict, as_predict
-from diffjax.sampling import Clip
+from diffjax.loop import Clip
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 
