@@ -8,6 +8,7 @@ So that a method of posterior sampling, of this package or your own, can be comp
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -98,17 +99,11 @@ class GaussianMixture:
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Samples images `[num, *image_shape]`, float64 in x64 mode."""
-        which, normal = jax.random.split(key)
-        modes = jax.random.choice(which, len(self.weights), (num,), p=jnp.asarray(self.weights))
-        z = jax.random.normal(normal, (num, self.means.shape[1]), jnp.result_type(float))
-        deviations = jnp.sqrt(jnp.asarray(self.variances))[modes] * z
-        x = jnp.asarray(self.means)[modes] + jnp.einsum("bij,bj->bi", jnp.asarray(self.axes)[modes], deviations)
-        return x.reshape(num, *self.image_shape)
+        return _sample(self, key, num)
 
     def shares(self, x: jax.Array, noise_var: ArrayLike = 1e-12) -> jax.Array:
         """Returns the probability of each mode for images with Gaussian noise, `[B, K]`: the share of samples in it."""
-        x = jnp.asarray(x).reshape(len(x), -1)
-        return jax.nn.softmax(self._log_probs(x, jnp.ones(()), jnp.asarray(noise_var))[0], axis=1)
+        return _shares(self, x, noise_var)
 
     def predict(self, schedule: NoiseSchedule) -> jax.tree_util.Partial:
         """Returns the exact network: E[x_0 | x_t] and the ε̂ that belongs to it, for `sample`."""
@@ -146,7 +141,7 @@ class GaussianMixture:
         )
 
     def _log_probs(self, x, signal, noise_var):
-        """Returns log w_k·N(x; s·m_k, s²·C_k + noise_var·I) up to a constant, `[B, K]`, and E[x_0 | x, k] `[B, K, N]`."""
+        """Returns log w_k·N(x; s·m_k, s²·C_k + noise_var·I) + const. `[B, K]`, and E[x_0 | x, k] `[B, K, N]`."""
         weights, means, variances, axes = (
             jnp.asarray(part, x.dtype) for part in (self.weights, self.means, self.variances, self.axes)
         )
@@ -156,6 +151,24 @@ class GaussianMixture:
         log_probs = jnp.log(weights) - 0.5 * jnp.sum(offsets**2 / total + jnp.log(total), axis=2)
         within = means + jnp.einsum("kij,bkj->bki", axes, signal * variances / total * offsets)
         return log_probs, within
+
+
+@partial(jax.jit, static_argnums=2)
+def _sample(mixture, key, num):
+    which, normal = jax.random.split(key)
+    weights, means, variances, axes = map(
+        jnp.asarray, (mixture.weights, mixture.means, mixture.variances, mixture.axes)
+    )
+    modes = jax.random.choice(which, len(weights), (num,), p=weights)
+    deviations = jnp.sqrt(variances)[modes] * jax.random.normal(normal, (num, means.shape[1]), means.dtype)
+    x = means[modes] + jnp.einsum("bij,bj->bi", axes[modes], deviations)
+    return x.reshape(num, *mixture.image_shape)
+
+
+@jax.jit
+def _shares(mixture, x, noise_var):
+    x = x.reshape(len(x), -1)
+    return jax.nn.softmax(mixture._log_probs(x, jnp.ones(()), noise_var)[0], axis=1)
 
 
 def _predict(mixture, scales, x, t):

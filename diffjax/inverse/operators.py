@@ -280,7 +280,7 @@ def as_matrix(operator: Operator) -> np.ndarray:
     size = int(np.prod(operator.image_shape))
     if size > _LARGEST_SVD:
         raise ValueError(f"images of {size} elements are too large for a matrix, at most {_LARGEST_SVD}")
-    columns = operator(jnp.eye(size).reshape(size, *operator.image_shape))
+    columns = jax.jit(Operator.__call__)(operator, np.eye(size).reshape(size, *operator.image_shape))
     return np.asarray(columns, np.float64).reshape(size, -1).T
 
 
