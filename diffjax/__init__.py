@@ -32,7 +32,21 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler, stack
 
 if TYPE_CHECKING:
-    from diffjax import data, interop, inverse, learn, losses, metrics, models, report, runs, sweeps, tasks, training, viz
+    from diffjax import (
+        data,
+        interop,
+        inverse,
+        learn,
+        losses,
+        metrics,
+        models,
+        report,
+        runs,
+        sweeps,
+        tasks,
+        training,
+        viz,
+    )
 
 __version__ = "0.1.0"
 
