@@ -23,6 +23,11 @@ TIERS = {"parity": "parity", "integration": "integration", "cli": "integration"}
 """Folders of tests and their tier. Slow tests and those for an accelerator are in none; all others are `fast`."""
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Returns one worker more than there are cores: tests of commands wait for processes and for sleeps."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
 def pytest_collection_modifyitems(items):
     """Marks each test with its tier."""
     for item in items:

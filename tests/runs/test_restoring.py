@@ -255,7 +255,7 @@ def test_training_from_a_trained_predictor(tmp_path, regression, frozen):
             {"task.frozen": True, "task.predictor_workdir": None},
             "config.task.frozen: True needs config.task.predictor_wo",
         ),
-        ({"task.predictor_workdir": "nowhere"}, "config.task.predictor_workdir: nowhere/config.json does not exist"),
+        ({"task.predictor_workdir": "nowhere"}, "config.task.predictor_workdir: nowhere does not exist; it must be"),
         ({"task.predictor_channels": 16}, "config.task.predictor_workdir: .* base_channels=8, must be 16$"),
         ({"model.num_groups": 8}, "config.task.predictor_workdir: .* num_groups=4, must be 8$"),
     ],

@@ -120,11 +120,11 @@ def test_runs_that_restore_images_are_refused(kind, tmp_path):
 
 def test_configs_of_this_repository_are_valid():
     names = (
-        "ddim_table1", "ddim_table1_fashion_mnist", "ddim_table2", "guidance", "parameterisation", "schedules", "solvers",
-        "timestep_rules", "variance",
+        "ddim_table1", "ddim_table1_fashion_mnist", "ddim_table2", "distillation", "guidance", "parameterisation",
+        "schedules", "solvers", "timestep_rules", "variance",
     )  # fmt: skip
     sizes = {name: len(grid(resolve.resolve(config_files.load(f"ablations/{name}"), section=SWEEP))) for name in names}
-    assert sizes == dict(zip(names, (25, 18, 7, 11, 24, 8, 30, 25, 18), strict=True))
+    assert sizes == dict(zip(names, (25, 18, 7, 5, 11, 24, 8, 30, 25, 18), strict=True))
 
 
 @pytest.mark.usefixtures("quick_compilation")
