@@ -14,7 +14,7 @@ LAYERS = [
     {"timesteps", "process"},
     {"steps", "parameterization", "guidance"},
     {"samplers"},
-    {"sampling"},
+    {"loop", "sampling"},
     {"likelihood", "latents", "editing"},
     {"losses", "learn"},
     {"models", "data"},

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffjax.likelihood.variational import checked
+from diffjax.loop import network_call
 from diffjax.noise import keys_of, sample_noise
 from diffjax.prediction import Predict
-from diffjax.sampling import network_call
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 

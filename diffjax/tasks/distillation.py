@@ -134,6 +134,7 @@ class Distillation(Generation):
             image_shape=self.image_shape,
             objective=Objective(target=self.teacher_target, sigma_data=self.objective.sigma_data),
             timestep_scale=self.timestep_scale,
+            noise_conditioning=self.noise_conditioning,
         )
 
     def _check_teacher(self, other: Task) -> None:
@@ -149,11 +150,10 @@ class Distillation(Generation):
         ours, theirs = self.schedule.alpha_bars, other.schedule.alpha_bars
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=1e-5, atol=1e-12):
             raise UserError(f"config.schedule: must be that of {self.teacher}, which has other values of alpha_bar")
-        if other.timestep_scale != self.timestep_scale:
-            raise UserError(
-                f"config.task.timestep_scale: {self.timestep_scale} must be {other.timestep_scale}, that of "
-                f"{self.teacher}"
-            )
+        for name in ("timestep_scale", "noise_conditioning"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                raise UserError(f"config.task.{name}: {ours!r} must be {theirs!r}, that of {self.teacher}")
         has = other.objective
         if has.target != self.teacher_target:
             raise UserError(

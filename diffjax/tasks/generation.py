@@ -21,6 +21,8 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.tasks.base import TASKS, Guidance, Loss, MakeNetwork, Objective, Sampling, Task
 from diffjax.tasks.previews import grid, grid_size
 
+NOISE_CONDITIONINGS = ("t", "flow", "edm")
+
 _FRAMES = 12
 """The approximate number of frames of the denoising strip."""
 
@@ -35,6 +37,7 @@ class Generation(Task):
     image_shape: tuple[int, int, int]
     objective: Objective = Objective()
     timestep_scale: float = 1.0
+    noise_conditioning: str = "t"
     variance: str | None = None
     """The variance that the network also predicts: "learned_range", "learned" or None."""
     condition_channels: int = 0
@@ -51,7 +54,14 @@ class Generation(Task):
             "The factor of t before it is embedded; OpenAI's code uses 1000/T.",
             above=0.0,
             high=1e6,
-        )
+        ),
+        "noise_conditioning": Field(
+            str,
+            "t",
+            "The network's second input: the timestep (t), or, as imported networks take them, the time σ̄/(1+σ̄) of the "
+            "linear path (flow) or ¼·log σ̄ (edm).",
+            choices=NOISE_CONDITIONINGS,
+        ),
     }
 
     @classmethod
@@ -72,6 +82,7 @@ class Generation(Task):
             image_shape=shape,
             objective=objective,
             timestep_scale=config.task.timestep_scale,
+            noise_conditioning=config.task.noise_conditioning,
             variance="learned_range" if learned else None,
         )
 
@@ -132,11 +143,10 @@ class Generation(Task):
         """Returns the network as a function of (x, t), with dropout if `train`."""
 
         def call(x, t):
-            t = t if self.timestep_scale == 1.0 else t.astype(x.dtype) * self.timestep_scale
             rngs = {"dropout": dropout_key}
             return self.network.apply({"params": params}, x, t, **condition, train=train, rngs=rngs)
 
-        return call
+        return self._wrapped(call)
 
     def predictor(
         self, params: Any, *, schedule: NoiseSchedule | None = None, guidance: Guidance | None = None, **condition: Any
@@ -209,7 +219,12 @@ class Generation(Task):
         )
 
     def _wrapped(self, predict: Predict) -> Predict:
-        return predict if self.timestep_scale == 1.0 else parameterization.scale_timesteps(predict, self.timestep_scale)
+        """Returns `predict(x, t)` of a network whose second input is made from t."""
+        if self.timestep_scale != 1.0:
+            predict = parameterization.scale_timesteps(predict, self.timestep_scale)
+        if self.noise_conditioning != "t":
+            predict = parameterization.with_noise_level(predict, self.schedule, self.noise_conditioning)
+        return predict
 
     def _guided(self, params: Any, how: Guidance, label: jax.Array) -> Predict:
         pairs = guidance.both(label, NO_LABEL)

@@ -124,7 +124,7 @@ def test_configs_of_this_repository_are_valid():
         "schedules", "solvers", "timestep_rules", "variance",
     )  # fmt: skip
     sizes = {name: len(grid(resolve.resolve(config_files.load(f"ablations/{name}"), section=SWEEP))) for name in names}
-    assert sizes == dict(zip(names, (25, 18, 7, 5, 11, 24, 8, 30, 25, 18), strict=True))
+    assert sizes == dict(zip(names, (25, 18, 7, 5, 11, 24, 8, 140, 25, 18), strict=True))
 
 
 @pytest.mark.usefixtures("quick_compilation")
