@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 
 from diffjax.inverse.methods import as_leaf, check_numbers, check_operator, residual_of
 from diffjax.inverse.operators import Operator
+from diffjax.loop import network_call
 from diffjax.noise import keys_of
 from diffjax.prediction import Predict, Prediction, as_predict, as_pytree
-from diffjax.sampling import network_call
 from diffjax.steps import Sampler
 
 

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 from diffjax import process
 from diffjax.inverse.linear import conjugate_gradients, weighted_adjoint
 from diffjax.inverse.operators import Operator
+from diffjax.loop import network_call
 from diffjax.prediction import Predict, Prediction, as_predict
-from diffjax.sampling import network_call
 from diffjax.schedules import NoiseSchedule
 
 

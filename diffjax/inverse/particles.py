@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 
 from diffjax.inverse.methods import as_leaf, check_numbers, check_operator, residual_of, tweedie_factor
 from diffjax.inverse.operators import Operator
+from diffjax.loop import Clip, as_clip, network_call
 from diffjax.noise import keys_of, sample_noise
 from diffjax.prediction import Predict, as_predict
-from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.steps import Sampler
 
 _RESAMPLING = 2**31
