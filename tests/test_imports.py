@@ -18,6 +18,7 @@ LAYERS = [
     {"likelihood", "latents", "editing"},
     {"losses", "learn"},
     {"models", "data"},
+    {"inverse"},
     {"viz"},
     {"tasks"},
     {"training"},
