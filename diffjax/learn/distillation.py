@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffjax import losses, process, timesteps
-from diffjax.prediction import Predict
 from diffjax.loop import Clip, network_call
+from diffjax.prediction import Predict
 from diffjax.schedules import NoiseSchedule
 
 

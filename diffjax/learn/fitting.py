@@ -16,9 +16,9 @@ import numpy as np
 import optax
 
 from diffjax import samplers, sampling, timesteps
+from diffjax.loop import Clip
 from diffjax.noise import initial_noise
 from diffjax.prediction import Predict, as_predict
-from diffjax.loop import Clip
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 

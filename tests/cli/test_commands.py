@@ -22,8 +22,6 @@ from diffjax.training.lock import locked
 ROOT = Path(__file__).parents[2]
 AXES = (("S", (("2", {"num_steps": 2}),)),)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def run(name, *arguments):
     """A process of its own, on one device."""

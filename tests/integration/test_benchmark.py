@@ -12,8 +12,6 @@ import pytest
 from diffjax import models
 from diffjax.cli import launch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def command(monkeypatch):

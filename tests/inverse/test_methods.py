@@ -16,7 +16,7 @@ GRID = np.arange(19, -2, -1)
 DDIM = samplers.ddim(SCHEDULE, GRID, rederive_eps=False)
 STD = 0.2
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 call = jax.jit(lambda function, *arguments: function(*arguments))

@@ -9,7 +9,7 @@ from diffjax.inverse import GaussianMixture, operators
 
 SCHEDULE = schedules.linear(20, beta_start=0.01, beta_end=0.4)
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def mixture(size=3, modes=2, image_shape=None):

@@ -11,7 +11,7 @@ from diffjax.inverse import operators, weighted_adjoint
 SHAPE = (6, 8, 2)
 RNG = np.random.default_rng(0)
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 call = jax.jit(lambda function, *arguments: function(*arguments))

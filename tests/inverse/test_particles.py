@@ -12,7 +12,7 @@ SCHEDULE = schedules.linear(40, beta_start=1e-3, beta_end=0.25)
 GRID = np.arange(39, -2, -1)
 STD = 0.5
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 WEIGHTS, MATRIX, Y = RNG.normal(size=(SIZE, SIZE)) / 2, RNG.normal(size=(3, SIZE)), RNG.normal(size=(1, 3))
 A = torch.from_numpy(MATRIX)
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def network(x, t):

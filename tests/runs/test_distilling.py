@@ -13,8 +13,6 @@ from diffjax.errors import UserError
 from diffjax.runs import build, resolve
 from diffjax.runs.train import initial_parts, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def teacher(tmp_path):

@@ -84,7 +84,6 @@ def workdir(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_workdir_of_then_is_sampled_and_resumed(workdir):
     expected = np.load(workdir / "expected.npz")
     run = runs.load(workdir)

@@ -31,7 +31,6 @@ def chain(base, *steps, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_each_student_is_the_teacher_of_the_next(base, tmp_path, monkeypatch):
     out = tmp_path / "out"
     written = compute(chain(base, 4, 2), out=out)

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from toys import SCHEDULE, SHAPE, TOY, batch
 
 import diffjax as dj
@@ -12,8 +11,6 @@ from diffjax.data.pixels import to_float
 from diffjax.tasks.base import Objective
 from diffjax.tasks.distillation import Distillation
 from diffjax.tasks.generation import Generation
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 STUDENT = {"x": jnp.float32(-0.4), "image": jnp.float32(0.0)}
 TEACHER = {"x": jnp.float32(0.7), "image": jnp.float32(0.0)}

@@ -121,7 +121,6 @@ def test_the_noise_of_an_example_is_the_same_in_any_batch():
     assert len(np.unique(many[0][:, 0, 0, 0])) == 8
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("dropout", "train"), [(0.0, True), (0.5, True), (0.5, False)])
 def test_dropout_is_on_in_training(dropout, train):
     network = dj.models.UNet(
