@@ -1,4 +1,7 @@
-"""The digits by rectified flow: the velocity on the linear path, logit-normal times (Esser et al. 2024), Euler's steps.
+"""The digits by rectified flow (Liu et al. 2023): the velocity ε - x_0 on the linear path x_u = (1-u)·x_0 + u·ε.
+
+The times u are logit-normal (Esser et al. 2024, §3.1): log σ̄ = log(u/(1-u)) is normal. `ddim` on the spacing `flow` is
+Euler's method on this path.
 
 diffjax train --config digits_flow --workdir runs/digits_flow
 

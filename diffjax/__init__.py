@@ -32,13 +32,28 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler, stack
 
 if TYPE_CHECKING:
-    from diffjax import data, interop, learn, losses, metrics, models, report, runs, sweeps, tasks, training, viz
+    from diffjax import (
+        data,
+        interop,
+        inverse,
+        learn,
+        losses,
+        metrics,
+        models,
+        report,
+        runs,
+        sweeps,
+        tasks,
+        training,
+        viz,
+    )
 
 __version__ = "0.1.0"
 
 _LAZY = (
     "data",
     "interop",
+    "inverse",
     "learn",
     "losses",
     "metrics",
@@ -61,6 +76,7 @@ __all__ = [
     "guidance",
     "initial_noise",
     "interop",
+    "inverse",
     "latents",
     "learn",
     "likelihood",

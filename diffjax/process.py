@@ -111,7 +111,12 @@ def eps_from_flow(schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array
 
 
 def predict_edm(
-    schedule: NoiseSchedule | Scales, x0: jax.Array, t: jax.Array, eps: jax.Array, *, sigma_data: float = 0.5
+    schedule: NoiseSchedule | Scales,
+    x0: jax.Array,
+    t: jax.Array,
+    eps: jax.Array,
+    *,
+    sigma_data: float | jax.Array = 0.5,
 ) -> jax.Array:
     """Returns F = (x_0 - c_skip·x̄)/c_out, the training target of EDM's network (Karras et al. 2022, Eq. 8), `[B, …]`.
 
@@ -126,7 +131,12 @@ def predict_edm(
 
 
 def x0_from_edm(
-    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, output: jax.Array, *, sigma_data: float = 0.5
+    schedule: NoiseSchedule | Scales,
+    x_t: jax.Array,
+    t: jax.Array,
+    output: jax.Array,
+    *,
+    sigma_data: float | jax.Array = 0.5,
 ) -> jax.Array:
     """Returns x̂_0 = c_skip·x̄ + c_out·F = (σ_data/r)²·s·x_t + σ_data·n/r·F, `[B, …]`; letters as in `predict_edm`."""
     signal, noise, root = _edm_scales(schedule, x_t, t, sigma_data)
@@ -134,7 +144,12 @@ def x0_from_edm(
 
 
 def eps_from_edm(
-    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, output: jax.Array, *, sigma_data: float = 0.5
+    schedule: NoiseSchedule | Scales,
+    x_t: jax.Array,
+    t: jax.Array,
+    output: jax.Array,
+    *,
+    sigma_data: float | jax.Array = 0.5,
 ) -> jax.Array:
     """Returns ε̂ = n/r²·x_t - σ_data·s/r·F, `[B, …]`; letters as in `predict_edm`."""
     signal, noise, root = _edm_scales(schedule, x_t, t, sigma_data)
@@ -142,7 +157,7 @@ def eps_from_edm(
 
 
 def network_input(
-    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, target: str, *, sigma_data: float = 0.5
+    schedule: NoiseSchedule | Scales, x_t: jax.Array, t: jax.Array, target: str, *, sigma_data: float | jax.Array = 0.5
 ) -> jax.Array:
     """Returns x_t as networks of a training target take it, `[B, …]`.
 
@@ -165,7 +180,7 @@ def convert(
     *,
     given: str,
     wanted: str,
-    sigma_data: float = 0.5,
+    sigma_data: float | jax.Array = 0.5,
 ) -> jax.Array:
     """Converts a prediction at x_t from the parameterization `given` to `wanted`.
 

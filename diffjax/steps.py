@@ -3,13 +3,16 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from diffjax import timesteps
+
+Column = NDArray[Any] | jax.Array
+"""A column of a table."""
 
 _HTML_ROWS = 30
 
@@ -26,21 +29,21 @@ class Sampler:
     Tables of the same shape share one compiled program. `print(sampler)` shows the rows.
     """
 
-    t_net: ArrayLike  # int32 (or, between the timesteps, float) [R]: the time that the network is called with
-    t_from: ArrayLike  # like t_net: the level of x before the row
-    t_to: ArrayLike  # like t_net: the level of x after it
-    lands: ArrayLike  # bool [R]: whether t_to is on the grid (False for inner calls of higher-order methods)
-    signal: ArrayLike  # float [R]: √ᾱ of x at the network call
-    noise: ArrayLike  # float [R]: √(1-ᾱ) there
-    signal_to: ArrayLike  # float [R]: √ᾱ of x after the row
-    noise_to: ArrayLike  # float [R]: √(1-ᾱ) there
-    a: ArrayLike  # float [R]: coefficient of x
-    b: ArrayLike  # float [R]: of x̂0, after clipping
-    c: ArrayLike  # float [R]: of ε̂, after re-derivation
-    d: ArrayLike  # float [R]: of z ~ N(0, I); with `log_var`, of exp(½ log σ²)·z
-    x0_history: ArrayLike  # float [R, H]: of the x̂0 of the H rows before, newest first
-    eps_history: ArrayLike  # float [R, H']: of the ε̂ of the H' rows before, newest first
-    log_var: ArrayLike | None = None
+    t_net: Column  # int32 (or, between the timesteps, float) [R]: the time that the network is called with
+    t_from: Column  # like t_net: the level of x before the row
+    t_to: Column  # like t_net: the level of x after it
+    lands: Column  # bool [R]: whether t_to is on the grid (False for inner calls of higher-order methods)
+    signal: Column  # float [R]: √ᾱ of x at the network call
+    noise: Column  # float [R]: √(1-ᾱ) there
+    signal_to: Column  # float [R]: √ᾱ of x after the row
+    noise_to: Column  # float [R]: √(1-ᾱ) there
+    a: Column  # float [R]: coefficient of x
+    b: Column  # float [R]: of x̂0, after clipping
+    c: Column  # float [R]: of ε̂, after re-derivation
+    d: Column  # float [R]: of z ~ N(0, I); with `log_var`, of exp(½ log σ²)·z
+    x0_history: Column  # float [R, H]: of the x̂0 of the H rows before, newest first
+    eps_history: Column  # float [R, H']: of the ε̂ of the H' rows before, newest first
+    log_var: Column | None = None
     """float [R, 2]: (low, high); the network's `log_var_frac` f sets log σ² = low + f·(high - low)."""
     rederive_eps: bool = dataclasses.field(default=True, metadata={"static": True})
     """Whether ε̂ is derived from a clipped x̂0, ε̂ = (x - √ᾱ x̂0)/√(1-ᾱ), or stays the network's."""
@@ -142,16 +145,16 @@ class Levels(NamedTuple):
 def one_call_a_step(
     levels: Levels,
     *,
-    a=0.0,
-    b=0.0,
-    c=0.0,
-    d=0.0,
-    t_net=None,
-    lands=True,
-    x0_history=None,
-    eps_history=None,
+    a: ArrayLike = 0.0,
+    b: ArrayLike = 0.0,
+    c: ArrayLike = 0.0,
+    d: ArrayLike = 0.0,
+    t_net: ArrayLike | None = None,
+    lands: ArrayLike = True,
+    x0_history: Column | None = None,
+    eps_history: Column | None = None,
     num_eps_history: int = 0,
-    log_var=None,
+    log_var: Column | None = None,
     rederive_eps: bool = True,
 ) -> Sampler:
     """Builds a `Sampler` with one row for each step; coefficients are `[S]` or scalars, histories `[S, H]` or None."""

@@ -2,14 +2,14 @@
 
 python experiments/crosscheck.py [--dtype both|float64|float32] [--quick] [--json FILE]
 
-Takes about a minute on 2 cores (40 s with --quick, without the 1000-step runs), and prints one row per comparison:
+Takes 1 to 3 minutes on 2 cores (less with --quick, without the 1000-step runs), and prints one row per comparison:
 ‖Δ‖₂/‖ref‖₂ at the worst grid point, which passes up to 1e-6 in float64 and 1e-5 in float32. Both sides use the same
 noise and call the same stand-in network, and both take their coefficients from float64 tables in either dtype; the
 percentage beside a clip is the share of x̂0's values that it clips. The counterparts are diffusers, with its float32
-tables overwritten in float64, k-diffusion's samplers, and the tutorial codes S0, S3 and S4 rewritten by formula
-(experiments/torch_reference).
+tables overwritten in float64, k-diffusion's and azula's samplers, and ER-SDE-Solvers and the tutorial codes S0, S3 and
+S4 rewritten by formula (experiments/torch_reference).
 Rows marked "by design" show how large a difference of conventions is; they do not count. Exit status 1 if a row fails.
-Without PyTorch nothing is compared; without diffusers or k-diffusion, their rows are left out.
+Without PyTorch nothing is compared; without diffusers, k-diffusion or azula, their rows are left out.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import sys
 from pathlib import Path
 
+INSTALL = {"diffusers": "'.[parity]'", "k_diffusion": "--no-deps k-diffusion", "azula": "--no-deps azula"}
 COLUMNS = ("schedule", "grid", "steps", "sampler", "η", "clip", "counterpart")
 
 
@@ -36,12 +37,10 @@ def main() -> int:
 
     launch.start()
     rows = [row for row in ROWS if row.is_quick or not args.quick]
-    if importlib.util.find_spec("diffusers") is None:
-        print("crosscheck: rows against diffusers skipped, it is not installed (pip install '.[parity]')")
-        rows = [row for row in rows if not row.needs_diffusers]
-    if importlib.util.find_spec("k_diffusion") is None:
-        print("crosscheck: rows against k-diffusion skipped, it is not installed (pip install --no-deps k-diffusion)")
-        rows = [row for row in rows if not row.needs_k_diffusion]
+    for package, install in INSTALL.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"crosscheck: rows against {package} skipped, it is not installed (pip install {install})")
+            rows = [row for row in rows if row.package != package]
     dtypes = ("float64", "float32") if args.dtype == "both" else (args.dtype,)
     records = compare_all(rows, dtypes)
     if args.json:

@@ -8,6 +8,8 @@ from pathlib import Path
 # Before JAX is imported: several host devices, so that data-parallel code is tested as such.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile far longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -21,6 +23,11 @@ TESTS = Path(__file__).parent
 
 TIERS = {"parity": "parity", "integration": "integration", "cli": "integration"}
 """Folders of tests and their tier. Slow tests and those for an accelerator are in none; all others are `fast`."""
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Returns one worker more than there are cores: tests of commands wait for processes and for sleeps."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
 
 
 def pytest_collection_modifyitems(items):
@@ -127,14 +134,6 @@ def storage():
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # kinds of buckets that the server does not know
         pytest.importorskip("gcsfs")
         yield objects
-
-
-@pytest.fixture
-def quick_compilation():
-    """Compiles with few optimizations: for a network that is compiled once and runs for a few steps."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from diffjax.runs import build, config_files, resolve
 CONFIGS = Path(__file__).parents[1] / "configs"
 PARAMETERS = {
     "digits": 231_105,
+    "digits_distill": 462_210,
     "digits_edm": 231_105,
     "digits_flow": 231_105,
     "classes_digits": 231_745,

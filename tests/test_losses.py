@@ -170,7 +170,6 @@ def test_bad_input(call, words):
         call()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_loss_by_timestep_is_known_for_a_known_network():
     x0, keys = draw((4, 3, 3, 2))[0], jax.random.split(jax.random.key(1), 4)
 

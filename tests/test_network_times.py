@@ -38,9 +38,11 @@ def test_unknown_rule():
 
 
 def test_stages_at_the_levels_of_the_grid_keep_their_times():
-    linear, at_starts = (
-        samplers.with_network_times(TABLE, SCHEDULE, rule).t_net for rule in ("linear_sigma", "linear_sigma_at_starts")
+    linear, at_starts, nearest = (
+        samplers.with_network_times(TABLE, SCHEDULE, rule).t_net
+        for rule in ("linear_sigma", "linear_sigma_at_starts", "nearest_at_starts")
     )
     starts = np.append(True, TABLE.lands[:-1])
     np.testing.assert_array_equal(at_starts, np.where(starts, linear, TABLE.t_net))
     assert np.any(at_starts != linear)
+    np.testing.assert_array_equal(nearest, np.where(starts, np.round(TABLE.t_net), TABLE.t_net))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffjax import samplers, sampling, schedules, timesteps
+from diffjax.noise import sample_noise
 from diffjax.samplers.recorder import Recorder, level_at, level_of_sigma
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -66,7 +67,7 @@ def test_a_noise_shared_by_two_rows():
     keys = jax.random.split(jax.random.key(1), 2)
     x = jax.random.normal(jax.random.key(0), (2, 3), jnp.float64)
     result = sampling.sample(table, _predict, x, keys)
-    z = [sampling.sample_noise(keys, row, (3,), jnp.float64) for row in (0, 1)]
+    z = [sample_noise(keys, row, (3,), jnp.float64) for row in (0, 1)]
 
     def x0_of(x, level):
         return (x - level.noise * _predict(x, jnp.full(2, level.t))) / level.signal

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import diffjax as dj
-from diffjax import samplers, schedules, timesteps
+from diffjax import loop, samplers, schedules, timesteps
 
 SCHEDULE = schedules.linear(100)
 SHAPE = (4, 4, 2)
@@ -157,7 +157,7 @@ def test_nothing_is_transferred_implicitly(options):
 
 @given(st.integers(1, 5000))
 def test_chunks_are_equal_and_waste_little(rows):
-    length = dj.sampling._chunk_length(rows)
+    length = loop._chunk_length(rows)
     chunks = -(-rows // length)
     assert chunks <= 40
     assert chunks >= min(rows, 10)
@@ -237,9 +237,9 @@ def test_second_run_with_other_params_eta_and_key_compiles_nothing(count_compila
 def test_chunks_compile_one_scan_for_parameters_from_a_checkpoint():
     steps = random_table(50, 2, 50)
     scale = jax.device_put(jnp.float32(0.5), jax.local_devices()[0])  # committed, as x is not
-    programs = dj.sampling._scan._cache_size()
+    programs = loop.scan._cache_size()
     dj.sample(steps, network(scale), start(3)[1], start(3)[0], progress=True)
-    assert dj.sampling._scan._cache_size() == programs + 1
+    assert loop.scan._cache_size() == programs + 1
 
 
 def test_an_equal_model_compiles_nothing(count_compilations):

@@ -13,6 +13,7 @@ What a cell sets depends on config.kind:
   bits            the same, for the sampler ddpm; the variational bound in bits/dim
   reconstruction  num_steps; the error of encoding and decoding images
   training        fields of the config that config.base names; each cell is trained in FOLDER/runs, then measured
+  distillation    the same for students of fewer and fewer steps, each the teacher of the next
 or it is the import path of your own kind.
 """
 

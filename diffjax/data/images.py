@@ -97,6 +97,18 @@ def scale(
     return np.dstack([Image.fromarray(picture).resize(size[::-1], resampling, box=box) for picture in pictures])
 
 
+def resampling_matrix(size: int, new_size: int, resample: Resample) -> np.ndarray:
+    """Returns the weights `[new_size, size]` by which `scale` resamples one axis, before it rounds: float64.
+
+    They are read from Pillow, which computes them in float64 and gives them in float32: their sums are 1 to 1e-7.
+    """
+    from PIL import Image
+
+    resampling = Image.Resampling.BOX if resample == "area" else Image.Resampling.BICUBIC
+    unit_columns = Image.fromarray(np.eye(size, dtype=np.float32))
+    return np.asarray(unit_columns.resize((size, new_size), resampling), np.float64)
+
+
 def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """Converts an image, uint8 `[H, W, C]`, between grey and RGB, if `channels` is 1 and C = 3 or vice versa."""
     if (image.shape[2], channels) == (1, 3):

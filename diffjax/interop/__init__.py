@@ -17,6 +17,7 @@ from diffjax.files import local_path
 from diffjax.interop import abarankab, diffusers, openai, pesser, sr3
 from diffjax.interop.diffusers import export
 from diffjax.runs import Run
+from diffjax.runs.run import WEIGHTS
 from diffjax.schedules import NoiseSchedule
 
 __all__ = ["export", "load"]
@@ -31,6 +32,7 @@ _KINDS = {
 """The annotations of options that are checked here, and what they allow."""
 
 
+@WEIGHTS.register(name="interop")
 def load(path: str | os.PathLike, **options) -> Run:
     """Loads the network in a diffusers folder, or in a file of pesser's, OpenAI's, abarankab's or Janspiry's code.
 

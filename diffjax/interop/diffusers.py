@@ -80,6 +80,9 @@ def load(folder: Path, *, image_size: int | tuple[int, int] | None = None, num_c
         schedule_section=read.schedule_section,
         variance=read.variance,
         target=read.target,
+        sigma_data=read.sigma_data,
+        timestep_scale=read.timestep_scale,
+        noise_conditioning=read.noise_conditioning,
         label_dropout=label_dropout,
         condition_channels=inputs - channels,
         label_size=model.label_size if isinstance(model, models.UNet) else 0,
@@ -216,19 +219,19 @@ def _written(run: Run) -> _Written:
         _check_inputs("patch", run)
         config = diffusers_dit.write_transformer(network, channels, tuple(size))
         return _Written(
-            "DiTPipeline", "DiTTransformer2DModel", "transformer", config, diffusers_dit.to_state(run.params)
+            "DiTPipeline", "DiTTransformer2DModel", "transformer", config, diffusers_dit.to_state(run.sampled_params)
         )
     if not isinstance(network, models.UNet):
         raise UserError(f"diffusers has no {type(network).__name__}: only a UNet or a DiT can be written")
     _check_inputs("conv_in", run)
-    network = _by_level(network, size[0])
+    network = models.by_level(network, size[0])
     config = configs.write_unet(network, channels, tuple(size))
     table = mapping.rules(mapping.param_shapes(network, channels), names(network))
-    return _Written("DDPMPipeline", "UNet2DModel", "unet", config, mapping.to_state(table, run.params))
+    return _Written("DDPMPipeline", "UNet2DModel", "unet", config, mapping.to_state(table, run.sampled_params))
 
 
 def _check_inputs(first: str, run: Run) -> None:
-    inputs, channels = run.params[first]["kernel"].shape[2], run.image_shape[-1]
+    inputs, channels = run.sampled_params[first]["kernel"].shape[2], run.image_shape[-1]
     if inputs != channels:
         raise UserError(
             f"diffusers' pipelines have no condition image: this network takes {inputs - channels} channels of it"
@@ -237,12 +240,3 @@ def _check_inputs(first: str, run: Run) -> None:
 
 def _renamed(key: str) -> str:
     return re.sub(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", key)
-
-
-def _by_level(model: models.UNet, height: int) -> models.UNet:
-    """Returns the same network, with its attention specified by level."""
-    if model.attention_levels is not None:
-        return model
-    levels = range(len(model.channel_mults))
-    attended = tuple(level for level in levels if height >> level in model.attention_resolutions)
-    return model.clone(attention_levels=attended)

@@ -96,3 +96,77 @@ def _length(schedule: NoiseSchedule, lowest_half_log_snr: float | None) -> int:
 def _sigma_bars(schedule: NoiseSchedule, times: np.ndarray) -> np.ndarray:
     """Returns σ̄ at times, linear between two indices."""
     return np.interp(times, np.arange(schedule.num_timesteps), schedule.sigma_bars)
+
+
+def edm_grid(
+    schedule: NoiseSchedule,
+    num_steps: int,
+    *,
+    levels: str = "karras",
+    rho: float = 7.0,
+    repeat_last: bool = False,
+) -> Grid:
+    """Returns the grid that diffusers' EDM schedulers make: S levels from the schedule's highest to its lowest.
+
+    Args:
+      schedule: the noise schedule.
+      num_steps: the number S of steps.
+      levels: "karras" or "log_snr" (their sigma_schedule "exponential").
+      rho: ρ of "karras".
+      repeat_last: whether the last step stays at the lowest level, and does not lead to clean data.
+
+    Raises:
+      ValueError: an unknown name, or a value out of range.
+    """
+    if levels not in ("karras", "log_snr"):
+        raise ValueError(f"levels={levels!r} is not one of 'karras', 'log_snr'")
+    options = {"rho": rho} if levels == "karras" else {}
+    made = getattr(timesteps, levels)(schedule, num_steps, **options)
+    return np.append(made[:-1], made[-2]) if repeat_last else made
+
+
+def flow_grid(
+    schedule: NoiseSchedule,
+    num_steps: int,
+    *,
+    shift: float = 1.0,
+    u_last: float | None = None,
+    levels: str = "none",
+) -> Grid:
+    """Returns the grid that diffusers' FlowMatchEulerDiscreteScheduler makes, then clean data.
+
+    The S levels u = σ̄/(1+σ̄) go in equal steps from 1 to that of the schedule's first timestep, and are shifted.
+
+    Args:
+      schedule: a schedule `flow`.
+      num_steps: the number S of steps.
+      shift: the shift of the levels (Esser et al. 2024, Eq. 23).
+      u_last: 1 - u is scaled so that this is the last u (shift_terminal); None: it is not scaled.
+      levels: "karras", "exponential" or "beta": levels of that kind between the first and the last u; or "none".
+
+    Raises:
+      ValueError: an unknown name, or a value out of range.
+    """
+    if levels not in ("none", "karras", "exponential", "beta"):
+        raise ValueError(f"levels={levels!r} is not one of 'none', 'karras', 'exponential', 'beta'")
+    if num_steps < 1 or (num_steps == 1 and u_last is not None):
+        raise ValueError(f"num_steps={num_steps} must be ≥ {1 if u_last is None else 2}")
+    first = schedule.sigma_bars[0]
+    u = np.linspace(1.0, first / (1.0 + first), num_steps)
+    u = shift * u / (1.0 + (shift - 1.0) * u)
+    if u_last is not None:
+        if u_last < first / (1.0 + first):
+            raise ValueError(f"u_last={u_last} must be ≥ {first / (1.0 + first):g}, the first level of the schedule")
+        u = 1.0 - (1.0 - u) * (1.0 - u_last) / (1.0 - u[-1])
+    high, low = u[0], u[-1]
+    if levels == "karras":
+        u = np.linspace(high ** (1 / 7), low ** (1 / 7), num_steps) ** 7
+    elif levels == "exponential":
+        u = np.exp(np.linspace(np.log(high), np.log(low), num_steps))
+    elif levels == "beta":
+        from scipy.special import betaincinv
+
+        u = low + (high - low) * betaincinv(0.6, 0.6, 1.0 - np.linspace(0.0, 1.0, num_steps))
+    with np.errstate(divide="ignore"):
+        times = schedule.timestep_at(u / (1.0 - u))
+    return timesteps.check(np.append(times, -1.0), schedule.num_timesteps)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import UserError
-from diffjax.interop import diffusers_solvers, imported
+from diffjax.interop import diffusers_levels, diffusers_solvers, imported
 from diffjax.interop.diffusers_configs import read_config
 from diffjax.runs import Run
 
@@ -44,6 +44,13 @@ _CHOICES = {
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "learned_range"),
     "timestep_spacing": _SPACINGS,
 }
+_OWN_CHOICES: dict[str, dict[str, tuple]] = {
+    **{kind: {"beta_schedule": (*_SCHEDULES, "laplace")} for kind in _OF_DDPM},
+    "DDIMInverseScheduler": {
+        "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+        "timestep_spacing": ("leading", "trailing"),
+    },
+}
 _RANGES = {
     "num_train_timesteps": (1, 10**6),
     "beta_start": (0.0, 1.0),
@@ -63,13 +70,18 @@ class Scheduler(NamedTuple):
     target: str
     variance: str
     sample: dict[str, Any]
-    """The timestep spacing and the clipping, as fields of `config.sample`."""
+    """Fields of `config.sample`: the timestep spacing, the clipping and, of a solver, the sampler and its options."""
     preferred: dict[str, Any]
-    """The options of samplers that make them diffusers'."""
+    """The options of `ddim` and `ddpm` that make them diffusers'."""
+    sigma_data: float = 0.5
+    """σ_data of the target "edm"."""
+    noise_conditioning: str = "t"
+    timestep_scale: float = 1.0
+    """These two are fields of `config.task`."""
 
 
 def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
-    """Reads the config of a scheduler: of DDPM, of DDIM, or one of `diffusers_solvers.SOLVERS`.
+    """Reads the config of a scheduler: of DDPM, of DDIM, or of `diffusers_solvers` or `diffusers_levels`.
 
     Args:
       path: the file.
@@ -80,13 +92,15 @@ def read_scheduler(path: Path, *, variance: str = "fixed_small") -> Scheduler:
     """
     given = read_config(path, {}, "DDPMScheduler")
     kind = given.get("_class_name", "DDPMScheduler")
-    known = (*_OF_DDPM, *_OF_DDIM, *diffusers_solvers.SOLVERS)
+    known = (*_OF_DDPM, *_OF_DDIM, *diffusers_solvers.SOLVERS, *diffusers_levels.FIELDS)
     if kind not in known:
         raise UserError(f"{path}: _class_name={kind!r} is not one of {', '.join(map(repr, known))}")
     if kind in diffusers_solvers.SOLVERS:
         return _read_solver(path, kind, given)
+    if kind in diffusers_levels.FIELDS:
+        return _read_levels(path, kind, given)
     config = DEFAULTS | {"variance_type": variance} | given
-    choices = _CHOICES | ({"beta_schedule": (*_SCHEDULES, "laplace")} if kind in _OF_DDPM else {})
+    choices = _CHOICES | _OWN_CHOICES.get(kind, {})
     schedule_section, num_betas = _read_schedule(path, config, choices)
     if problem := _contradiction(config, num_betas):
         raise UserError(f"{path}: {problem}")
@@ -124,8 +138,33 @@ def _read_solver(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
         schedule_section=section,
         target=_TARGETS[config["prediction_type"]],
         variance="fixed_small",
-        sample=sample | _clip(config),
-        preferred=options,
+        sample=sample | options | _clip(config),
+        preferred={},
+    )
+
+
+def _read_levels(path: Path, kind: str, given: Mapping[str, Any]) -> Scheduler:
+    """Returns the values of the config of a scheduler without β.
+
+    Raises:
+      UserError: a value that is invalid or not supported.
+    """
+    config = {**diffusers_levels.FIELDS[kind], **given}
+    try:
+        diffusers_levels.check(kind, config)
+        _check_numbers(config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    read = diffusers_levels.read(kind, config)
+    return Scheduler(
+        schedule_section=read.schedule_section,
+        target=read.target,
+        variance="fixed_small",
+        sample=read.sample | read.options | _clip(config),
+        preferred={},
+        sigma_data=read.sigma_data,
+        noise_conditioning=read.noise_conditioning,
+        timestep_scale=read.timestep_scale,
     )
 
 
@@ -233,6 +272,8 @@ def write_scheduler(run: Run) -> dict[str, Any]:
     clipping = _written_clip(run)
     if task.timestep_scale != 1.0:
         lacking.append(f"timestep_scale={task.timestep_scale}")
+    if task.noise_conditioning != "t":
+        lacking.append(f"noise_conditioning={task.noise_conditioning!r}")
     if task.objective.target not in _TARGETS.values():
         lacking.append(f"target={task.objective.target!r}")
     if task.variance == "learned":

@@ -134,8 +134,6 @@ _OF_DPM = (
     }
 )
 _OF_KDPM2 = _SIGMAS | _LEVELS | _LATENT_BETAS
-# diffusers rounds the network's times at grid points and not at midpoints.
-_NOT_KARRAS = {"use_karras_sigmas": (False,)}
 # Its step knows no other.
 _NOT_SAMPLE = {"prediction_type": ("epsilon", "v_prediction")}
 
@@ -227,10 +225,8 @@ SOLVERS = {
         {"beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")} | _NOT_SAMPLE,
     ),
     "LMSDiscreteScheduler": Solver(_SIGMAS | _LEVELS, _named("lms")),
-    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False),
-    "KDPM2AncestralDiscreteScheduler": Solver(
-        _OF_KDPM2, _named("dpm2", eta=1.0), _NOT_KARRAS | _NOT_SAMPLE, whole=False
-    ),
+    "KDPM2DiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=0.0), _NOT_SAMPLE, whole=False),
+    "KDPM2AncestralDiscreteScheduler": Solver(_OF_KDPM2, _named("dpm2", eta=1.0), _NOT_SAMPLE, whole=False),
     # Its noise_sampler_seed is a seed of the noise, which is this library's own.
     "DPMSolverSDEScheduler": Solver(
         _OF_KDPM2 | {"noise_sampler_seed": None}, _named("dpm_solver_pp_sde", eta=1.0), _NOT_SAMPLE, whole=False
@@ -316,6 +312,8 @@ def _final(solver: Solver, config: Config, levels: str) -> str:
 
 def _times(kind: str, config: Config, levels: str) -> str:
     """Returns the `network_times` of a solver."""
+    if kind.startswith("KDPM2") and levels == "karras":
+        return "nearest_at_starts"  # its timesteps are rounded, those of its midpoints are not
     if SOLVERS[kind].surplus == 0:
         linear = "linear_sigma" if SOLVERS[kind].whole else "linear_sigma_at_starts"
         return linear if levels == "none" else "exact"

@@ -20,6 +20,7 @@ from diffjax.tasks.super_resolution import SuperResolution
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 _LARGEST_SIZE = 16384
+_OBJECTIVE = ("target", "vlb_weight", "label_dropout", "sigma_data")
 
 
 def betas(values: ArrayLike) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def generation(
     schedule_section: Mapping[str, Any],
     variance: str,
     target: str = "eps",
+    sigma_data: float = 0.5,
     timestep_scale: float = 1.0,
+    noise_conditioning: str = "t",
     label_dropout: float = 0.0,
     condition_channels: int = 0,
     label_size: int = 0,
@@ -85,8 +88,10 @@ def generation(
       image_shape: (height, width, channels) of an image.
       schedule_section: the config section of the schedule that it was trained on.
       variance: the variance that its authors sample with, one of `VARIANCES`; a learned one is the network's output.
-      target: what the network predicts: "eps", "x0" or "v".
-      timestep_scale: the factor of t before it is embedded.
+      target: what the network predicts: "eps", "x0", "v", "flow" or "edm".
+      sigma_data: σ_data of the target "edm".
+      timestep_scale: the factor of the network's second input before it is embedded.
+      noise_conditioning: the network's second input, as in `tasks.generation`.
       label_dropout: the probability that a label was dropped in training.
       condition_channels: channels of its condition image; 0: none.
       label_size: the size of the vectors that it takes as labels; 0: it takes none.
@@ -99,13 +104,16 @@ def generation(
         raise ValueError(f"variance={variance!r} is not one of {', '.join(map(repr, VARIANCES))}")
     learned = variance == "learned_range"
     # The λ of Improved DDPM; a network with a learned variance was trained with some λ > 0.
-    objective = Objective(target=target, vlb_weight=0.001 if learned else 0.0, label_dropout=label_dropout)
+    objective = Objective(
+        target=target, vlb_weight=0.001 if learned else 0.0, label_dropout=label_dropout, sigma_data=sigma_data
+    )
     task = Generation(
         network=network,
         schedule=schedule(schedule_section),
         image_shape=image_shape,
         objective=objective,
         timestep_scale=timestep_scale,
+        noise_conditioning=noise_conditioning,
         variance=variance if learned else None,
         condition_channels=condition_channels,
         label_size=label_size,
@@ -151,7 +159,7 @@ def run(
             "data": {"source": "unknown", "image_shape": task.image_shape},
             "schedule": dict(schedule_section),
             "model": _model_section(task.network),
-            "train": {name: getattr(task.objective, name) for name in ("target", "vlb_weight", "label_dropout")},
+            "train": {name: getattr(task.objective, name) for name in _OBJECTIVE},
             "sample": {"num_steps": max(1, min(50, most)), **given},
         }
     )
@@ -167,7 +175,11 @@ def _task_section(task: Task) -> dict[str, Any]:
             "noise_level_sampling": level.sampling,
             "noise_level_scale": level.scale,
         }
-    return {"name": "generation", "timestep_scale": task.timestep_scale}
+    return {
+        "name": "generation",
+        "timestep_scale": task.timestep_scale,
+        "noise_conditioning": task.noise_conditioning,
+    }
 
 
 def _model_section(network: models.Network) -> dict[str, Any]:

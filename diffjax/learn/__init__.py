@@ -1,6 +1,7 @@
-"""Samplers as something one optimises: optimal variances, optimal grids, learned tables."""
+"""Samplers as something one optimises: optimal variances, optimal grids, learned tables, few-step students."""
 
 from diffjax.learn.costs import fine_grid, kl_costs, trajectory_costs
+from diffjax.learn.distillation import StepPairs, progressive, two_step_target
 from diffjax.learn.fitting import Fitted, Pairs, fit, teacher, trajectories
 from diffjax.learn.grids import Found, bound_costs, search, search_all
 from diffjax.learn.losses import distance, kernel_distance, step_distance
@@ -15,6 +16,7 @@ __all__ = [
     "Found",
     "Moments",
     "Pairs",
+    "StepPairs",
     "Terms",
     "analytic_variances",
     "bound_costs",
@@ -26,6 +28,7 @@ __all__ = [
     "kl_costs",
     "load_moments",
     "moments",
+    "progressive",
     "save_moments",
     "search",
     "search_all",
@@ -33,5 +36,6 @@ __all__ = [
     "teacher",
     "trajectories",
     "trajectory_costs",
+    "two_step_target",
     "with_variances",
 ]

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffjax import samplers, sampling, timesteps
 from diffjax.likelihood.variational import checked
+from diffjax.loop import Clip, as_clip, network_call
 from diffjax.noise import initial_noise, keys_of, sample_noise
 from diffjax.prediction import Predict, as_predict
-from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.schedules import NoiseSchedule
 from diffjax.timesteps import Grid
 

@@ -19,9 +19,9 @@ from diffjax import samplers, sampling, timesteps
 from diffjax.learn import moving
 from diffjax.learn.losses import Loss
 from diffjax.learn.moving import COLUMNS
+from diffjax.loop import Clip
 from diffjax.noise import initial_noise
 from diffjax.prediction import Predict
-from diffjax.sampling import Clip
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffjax.likelihood.variational import check_pixels, check_variances, checked, discretized_gaussian_log_prob
+from diffjax.loop import Clip, as_clip, network_call
 from diffjax.noise import keys_of, sample_noise
 from diffjax.prediction import Predict
-from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.schedules import NoiseSchedule
 
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax.likelihood.variational import checked
+from diffjax.loop import Clip, as_clip, network_call
 from diffjax.noise import keys_of, sample_noise
 from diffjax.prediction import Predict
 from diffjax.samplers import Moments
-from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.schedules import NoiseSchedule
 
 

@@ -10,9 +10,9 @@ from jax.scipy.special import log_ndtr
 from numpy.typing import ArrayLike
 
 from diffjax import process
+from diffjax.loop import Clip, as_clip, network_call
 from diffjax.noise import keys_of, sample_noise
 from diffjax.prediction import Predict, Prediction, as_predict
-from diffjax.sampling import Clip, as_clip, network_call
 from diffjax.schedules import NoiseSchedule
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")

@@ -4,7 +4,7 @@ from diffjax.models.apply import predictor
 from diffjax.models.base import NETWORKS, Network, count_params, init_params, num_classes
 from diffjax.models.dit import DiT
 from diffjax.models.layers import NO_LABEL
-from diffjax.models.unet import UNet
+from diffjax.models.unet import UNet, by_level
 
 __all__ = [
     "NETWORKS",
@@ -12,6 +12,7 @@ __all__ = [
     "DiT",
     "Network",
     "UNet",
+    "by_level",
     "count_params",
     "init_params",
     "num_classes",

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models import checks, embeddings, layers
-from diffjax.models.base import NETWORKS, short_repr
+from diffjax.models.base import NETWORKS, Network, short_repr
 
 _WIDTH = {"low": 1, "high": checks.LARGEST_WIDTH}
 _RANGES = {
@@ -324,3 +324,19 @@ class UNet(nn.Module):
                     f"attention_resolutions={self.attention_resolutions} must be heights of levels, which are "
                     f"{', '.join(map(str, heights))} for images of height {x.shape[1]}"
                 )
+
+
+def by_level(network: Network, height: int) -> Network:
+    """Returns the network whose attention is set by level alone, equal for images of that height; other networks as is.
+
+    Args:
+      network: a UNet, or any other network.
+      height: the height of the images.
+    """
+    if not isinstance(network, UNet):
+        return network
+    levels = network.attention_levels
+    if levels is None:
+        heights = {level: -(-height >> level) for level in range(len(network.channel_mults))}
+        levels = tuple(level for level, size in heights.items() if size in network.attention_resolutions)
+    return network.clone(attention_levels=levels, attention_resolutions=())

@@ -225,7 +225,8 @@ SAMPLE = Section(
             str,
             "exact",
             "On a grid between the timesteps, when the network is called: at the times of the levels (exact), at whole "
-            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma, linear_sigma_at_starts).",
+            "timesteps (nearest, floor), or where σ̄ is linear in t (linear_sigma); _at_starts: the first call of a "
+            "step alone.",
             choices=NETWORK_TIMES,
         ),
         "schedule": SCHEDULE._replace(

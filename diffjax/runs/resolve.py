@@ -9,7 +9,8 @@ import ml_collections
 from diffjax import fields
 from diffjax.errors import UserError
 from diffjax.fields import REQUIRED, Field
-from diffjax.runs.config import SCHEMA, Named, Section
+from diffjax.runs.config import SCHEMA, TASK, Named, Section
+from diffjax.tasks.base import TASKS
 
 
 def resolve(config: Mapping[str, Any], *, section: Section = SCHEMA, name: str = "config") -> ml_collections.ConfigDict:
@@ -28,6 +29,8 @@ def resolve(config: Mapping[str, Any], *, section: Section = SCHEMA, name: str =
     if not isinstance(config, (Mapping, ml_collections.ConfigDict)):
         raise UserError(f"{name}: {fields.shown(config)} must be a section: {', '.join(section.fields)}")
     given = dict(config.items())
+    if "task" in section.fields:
+        given = _with_defaults_of_the_task(given)
     known = fields_of(given, section, name)
     unknown = [field for field in given if field not in known]
     if unknown:
@@ -141,6 +144,20 @@ def walk(config: Any = None, section: Section = SCHEMA, prefix: str = "") -> Ite
             yield from walk(config.get(name) or {}, spec, f"{prefix}{name}.")
         else:
             yield prefix + name, spec
+
+
+def _with_defaults_of_the_task(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config with the fields that are not given and have their default from the task (`Task.DEFAULTS`)."""
+    task = to_dict(given.get("task", {}))
+    try:
+        kind = TASKS[task.get("name", TASK.fields["name"].default)]
+    except (ValueError, AttributeError):
+        return given  # what is wrong is reported where the field is checked
+    for path, option in getattr(kind, "DEFAULTS", {}).items():
+        section, _, field = path.partition(".")
+        if isinstance(values := to_dict(given.get(section, {})), dict) and field not in values:
+            given[section] = values | {field: task.get(option, kind.OPTIONS[option].default)}
+    return given
 
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], schema: Section) -> dict[str, Any]:

@@ -17,15 +17,19 @@ import numpy as np
 
 from diffjax import devices, models, sampling
 from diffjax.data.pixels import to_uint8
-from diffjax.errors import UserError
+from diffjax.errors import UserError, naming
 from diffjax.files import to_path
+from diffjax.registry import Registry
 from diffjax.runs import build, resolve, saved
 from diffjax.runs.config import SAMPLE
 from diffjax.sampling import Clip, Predict
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
-from diffjax.tasks.base import Restore, Sampling, Task
+from diffjax.tasks.base import InitialPart, Restore, Sampling, Task
 from diffjax.training.checkpoints import Checkpoints
+
+WEIGHTS = Registry("reader of weights", package="diffjax.interop")
+"""Functions path → `Run` that load weights of other libraries."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -81,9 +85,14 @@ class Run:
         return "raw" if self.ema is None else f"EMA {self.ema}"
 
     @property
+    def sampled_params(self) -> Any:
+        """The parameters that sampling uses: all of them, but for a distilled student beside its teacher."""
+        return self.task.sampled_params(self.params)
+
+    @property
     def num_params(self) -> int:
-        """The number of parameters."""
-        return models.count_params(self.params)
+        """The number of parameters that sampling uses."""
+        return models.count_params(self.sampled_params)
 
     def with_options(self, **options: Any) -> "Run":
         """Returns the run with changed fields of `config.sample`: `run.with_options(num_steps=20, eta=1.0)`.
@@ -245,6 +254,36 @@ def load(workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:
       UserError: no such workdir, no checkpoint that can be read, an invalid config, an unknown decay.
     """
     return of_config(saved.load(workdir), workdir, ema=ema)
+
+
+def load_any(path: str | os.PathLike) -> Run:
+    """Loads a workdir like `load`, or weights of another library like `interop.load`.
+
+    Raises:
+      UserError: neither is there, or it cannot be read.
+    """
+    found = to_path(path)
+    if found.is_file() or (found / "model_index.json").exists():
+        return WEIGHTS["interop"](path)
+    if not (found / "config.json").exists():
+        why = "holds no run" if found.exists() else "does not exist"
+        raise UserError(f"{path} {why}; it must be a folder that `diffjax train` has written, or weights")
+    return load(path)
+
+
+def load_part(part: InitialPart) -> Run:
+    """Loads the run whose parameters initialise a part of another run's.
+
+    Raises:
+      UserError: there is none, or it does not fit; the message begins with the field that names it.
+    """
+    try:
+        found = load_any(part.path)
+    except UserError as error:
+        raise UserError(f"{part.field}: {error}") from error
+    with naming(part.field):
+        part.check(found.task)
+    return found
 
 
 def of_config(config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, ema: float | bool | None = None) -> Run:

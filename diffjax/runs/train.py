@@ -17,7 +17,7 @@ from diffjax import data, viz
 from diffjax.errors import UserError, naming
 from diffjax.files import remove_leftovers, to_path
 from diffjax.runs import build, resolve, run, saved
-from diffjax.tasks.base import InitialPart, Task
+from diffjax.tasks.base import Task
 from diffjax.training import peers, state, timestep_sampling
 from diffjax.training.checkpoints import Checkpoints, has_checkpoint
 from diffjax.training.lock import locked
@@ -154,7 +154,7 @@ def examples(config: ml_collections.ConfigDict, task: Task, images: build.Images
     return {name: np.stack([example[name] for example in made]) for name in ("image", "condition")}
 
 
-_OWN_FIELDS = ("imports", "data.path", "data.data_dir", "task.predictor_workdir")
+_OWN_FIELDS = ("imports", "data.path", "data.data_dir", "task.predictor_workdir", "task.teacher")
 """Fields that may differ between the processes of a run: each host may have its own copy of the data."""
 
 
@@ -221,18 +221,7 @@ def initial_parts(task: Task, workdir: Path) -> dict[str, Any]:
     """
     if has_checkpoint(workdir):
         return {}
-    return {name: _initial_part(name, part) for name, part in task.initial_parts.items()}
-
-
-def _initial_part(name: str, part: InitialPart) -> Any:
-    field = f"config.task.{name}_workdir"
-    try:
-        other = run.load(part.workdir)
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error
-    with naming(field):
-        part.check(other.task)
-    return other.params
+    return {name: run.load_part(part).sampled_params for name, part in task.initial_parts.items()}
 
 
 def _feed(

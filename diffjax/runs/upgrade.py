@@ -63,7 +63,9 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = flatten(config)
     if not _is_old(flat):
-        return dict(config)
+        if not _is_rounded_karras(flat):
+            return dict(config)
+        return dict(config) | {"sample": dict(config["sample"]) | {"rounded": True}}
     for section in _SECTIONS:
         if not isinstance(config.get(section, {}), Mapping):
             raise UserError(f"config.{section}: {shown(config[section])} must be a section of fields")
@@ -73,12 +75,14 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     optional = ("optimizer.grad_clip_norm",)
     flat = {name: value for name, value in flat.items() if name in optional or value not in (None, "")}
     flat.setdefault("task.name", "generation")
-    if flat.get("sample.timestep_spacing") == "karras":
+    if _is_rounded_karras(flat):
         flat["sample.rounded"] = True
     # They also have the options of all tasks. An unknown task is left for `resolve` to report.
     if flat["task.name"] in TASKS:
         kept = {"task.name", *(f"task.{option}" for option in TASKS[flat["task.name"]].OPTIONS)}
         flat = {name: value for name, value in flat.items() if name in kept or not name.startswith("task.")}
+    if flat["task.name"] == "generation":
+        flat.pop("task.noise_conditioning", None)  # that of the other tasks: these networks were conditioned on t
     flat.pop("model.out_channels", None)
     # Old configs do not name the network, which is always the UNet.
     flat.setdefault("model.name", "unet")
@@ -88,6 +92,11 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
 def _is_old(flat: Mapping[str, Any]) -> bool:
     """Returns whether a saved config is of before the schema: since then each names its network."""
     return "model.name" not in flat
+
+
+def _is_rounded_karras(flat: Mapping[str, Any]) -> bool:
+    """Returns whether a saved config is of when the spacing karras was of whole timesteps, and had no option for it."""
+    return flat.get("sample.timestep_spacing") == "karras" and "sample.rounded" not in flat
 
 
 def _hashable(value: Any) -> bool:

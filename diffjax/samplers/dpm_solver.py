@@ -212,7 +212,7 @@ def _singlestep(schedule, grid, order, solver_type, eta, lower_order_final, *, p
         means = moments(step.y[i], len(calls))
         if solver_type == "midpoint" and used == 2:
             means[1] = 0.5
-        p = interpolation(points[calls], points[start], points[i + 1], means)
+        p = interpolation(points[calls], float(points[start]), points[i + 1], means)
         predictions[i, i - calls] = step.weight[i] * p
     # The x of an earlier call is √ᾱ·x̂0 + √(1-ᾱ)·ε̂.
     first = np.array(orders) == 1

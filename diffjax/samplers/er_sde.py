@@ -1,4 +1,4 @@
-"""ER-SDE-Solvers."""
+"""ER-SDE-Solvers (Cui, Zhang, Bao & Liao 2025)."""
 
 import itertools
 from collections.abc import Callable
@@ -17,21 +17,25 @@ _SCALINGS = {
     "sde": lambda sigma: sigma**2,
     "er_sde_5": lambda sigma: sigma * (np.exp(sigma**0.3) + 10.0),
 }
-"""φ(σ) by name; that of "er_sde_5" is the fifth of the paper, its default."""
+"""φ(σ) by name; that of "er_sde_5" is "ER SDE 5" of the paper and its code's default."""
 
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
 @SAMPLERS.register
 def er_sde(schedule: NoiseSchedule, grid: ArrayLike, *, order: int = 3, noise_scaling: str = "er_sde_5") -> Sampler:
-    """Builds the ER-SDE-Solver of order 1, 2 or 3 (Cui et al. 2023, Alg. 1-3), one call a step, in x̄ = x/√ᾱ.
+    """Builds the ER-SDE-Solver of order 1, 2 or 3, one call a step, in x̄ = x/√ᾱ.
 
         x̄_s = r·x̄_t + (1 - r)·x̂0 + (h + φ_s·∫ 1/φ)·x̂0' + (½h² + φ_s·∫ (σ - σ̄_t)/φ)·x̂0'' + √(σ̄_s² - r²·σ̄_t²)·z
         r = φ_s/φ_t,     h = σ̄_s - σ̄_t,     integrals over σ from σ̄_s to σ̄_t
 
-    x̂0' and x̂0'' are the differences of the x̂0 of the last two and three calls, divided by those of σ̄. φ(σ) sets how
-    much noise a step adds. The first steps have order 1, 2; a step to clean data is x_s = x̂0. Since x̂0' is the slope
-    between two calls, and not at the last, the error of the published order 3 falls as h², like that of order 2.
+    x̂0' = (x̂0 - x̂0₍₋₁₎)/(σ̄ - σ̄₍₋₁₎) of the last two calls, x̂0'' = 2·(x̂0' - x̂0'₍₋₁₎)/(σ̄ - σ̄₍₋₂₎). φ(σ) sets how much
+    noise a step adds. The first steps have order 1, 2; a step to clean data is x_s = x̂0. Since x̂0' is the slope between
+    two calls, and not at the last, the error of the published order 3 falls as h², like that of order 2.
+
+    (Cui, Zhang, Bao & Liao, "Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion Models",
+    WACV 2025, arXiv:2309.06169: the "VE ER-SDE-Solvers", which in x̄ and σ̄ are its VP ones too; the authors' code,
+    `er_sde_solver.py`, replaces the integrals by sums of 100 terms.)
 
     Args:
       schedule: the noise schedule.

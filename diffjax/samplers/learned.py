@@ -83,9 +83,9 @@ def learned(schedule: NoiseSchedule, grid: ArrayLike, *, path: str) -> Sampler:
     Raises:
       ValueError: a file that is missing or damaged, another number of steps, or a table of another schedule.
     """
-    table = load_table(path)
-    if table.num_steps != len(grid) - 1:
-        raise ValueError(f"path={path!r} is a table of {table.num_steps} steps, and num_steps={len(grid) - 1}")
+    table, num_steps = load_table(path), len(np.asarray(grid)) - 1
+    if table.num_steps != num_steps:
+        raise ValueError(f"path={path!r} is a table of {table.num_steps} steps, and num_steps={num_steps}")
     levels = levels_of(schedule, table.grid)
     first = np.flatnonzero(np.append(True, table.lands[:-1]))
     if not np.allclose(table.signal[first], np.sqrt(levels.ab_t), rtol=1e-6, atol=1e-12):

@@ -7,7 +7,7 @@ import numpy as np
 from diffjax.schedules import NoiseSchedule
 from diffjax.steps import Sampler
 
-NETWORK_TIMES = ("exact", "nearest", "floor", "linear_sigma", "linear_sigma_at_starts")
+NETWORK_TIMES = ("exact", "nearest", "nearest_at_starts", "floor", "linear_sigma", "linear_sigma_at_starts")
 
 
 def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> Sampler:
@@ -18,8 +18,9 @@ def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> 
       schedule: the noise schedule of the table.
       rule: "exact": the times of the levels; "nearest" or "floor": the index nearest to them or below, for networks
         that take whole timesteps only; "linear_sigma": at levels of the grid, the time at which σ̄ has this value if it
-        is linear between two indices, as in diffusers' Euler, Heun and LMS schedulers; "linear_sigma_at_starts": so at
-        the first call of each step alone, as in its KDPM2 schedulers.
+        is linear between two indices, as in diffusers' Euler, Heun and LMS schedulers; "linear_sigma_at_starts" and
+        "nearest_at_starts": so, or at the nearest index, at the first call of each step alone, as in its KDPM2
+        schedulers.
 
     Raises:
       ValueError: an unknown rule.
@@ -32,9 +33,9 @@ def with_network_times(sampler: Sampler, schedule: NoiseSchedule, rule: str) -> 
     if rule in ("nearest", "floor"):
         whole = np.round(times) if rule == "nearest" else np.floor(times)
         return dataclasses.replace(sampler, t_net=whole.astype(np.int32))
+    starts = np.append(True, np.asarray(sampler.lands)[:-1])
+    if rule == "nearest_at_starts":
+        return dataclasses.replace(sampler, t_net=np.where(starts, np.round(times), times))
     linear = np.interp(sampler.noise / sampler.signal, schedule.sigma_bars, np.arange(schedule.num_timesteps))
-    if rule == "linear_sigma":
-        chosen = np.isin(sampler.t_from, sampler.grid)
-    else:
-        chosen = np.append(True, np.asarray(sampler.lands)[:-1])
+    chosen = np.isin(sampler.t_from, sampler.grid) if rule == "linear_sigma" else starts
     return dataclasses.replace(sampler, t_net=np.where(chosen, linear, times))

@@ -180,7 +180,7 @@ def _in_v(schedule: NoiseSchedule, levels: Levels, *, order: int, runge_kutta: i
         third = recorder.call(_step_by_v(first, _v(second), middle), middle, on_grid=False)
         fourth = recorder.call(_step_by_v(first, _v(third), there), there, on_grid=False)
         x = _step_by_v(first, (_v(first) + 2 * _v(second) + 2 * _v(third) + _v(fourth)) / 6, there)
-    return recorder.finish(x, there, dtype=levels.t.dtype)
+    return recorder.finish(x, level_at(schedule, levels.s[-1]), dtype=levels.t.dtype)
 
 
 def _v(call: Call) -> Expression:

@@ -16,15 +16,16 @@ from diffjax import likelihood, timesteps
 from diffjax.errors import UserError, naming
 from diffjax.metrics.registry import USUAL
 from diffjax.registry import Registry
-from diffjax.runs import build, config_files, real_images, resolve
+from diffjax.runs import build, real_images, resolve
 from diffjax.runs.config import SAMPLE
-from diffjax.runs.run import Run
-from diffjax.runs.train import train
+from diffjax.runs.run import Run, load_part
 from diffjax.samplers import SAMPLERS, analytic, ddpm, load_moments
-from diffjax.sweeps import networks
+from diffjax.sweeps import networks, trained
 from diffjax.sweeps.cells import Cell
 from diffjax.sweeps.networks import NUM_PICTURES, Measurement
-from diffjax.training.step import all_devices
+from diffjax.tasks.base import TASKS
+from diffjax.tasks.distillation import Distillation
+from diffjax.training.checkpoints import has_checkpoint
 
 KINDS = Registry("kind of sweep")
 
@@ -129,31 +130,96 @@ def training(
       ValueError: an option that is out of range.
     """
     _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
-    common = resolve.override(_base(base), resolve.flatten(fields or {}))
+    common = trained.common_config(base, fields)
     configs = {}
     for cell in grid:
         with networks.naming_cell(cell):
             configs[cell.name] = changed = resolve.override(common, cell.fields)
-            task = build.task(changed)
-            networks.check_generates(task, "config.base")
-            build.sampling(changed, task)
-            build.training(changed, task, len(all_devices()))
+            networks.check_generates(trained.checked_task(changed), "config.base")
     measure = Measurement(
         common, [num], extractor=extractor, reference_num=reference_num, figures=figures, seed=seed,
         batch_size=batch_size,
     )  # fmt: skip
 
     def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
-        changed, workdir = configs[cell.name], folder / cell.name
-        state = train(changed, workdir)
-        if (step := int(state.step)) < changed.train.steps:
-            raise KeyboardInterrupt  # by a signal; the same sweep resumes from there
-        decay = changed.train.ema_decays[0]
-        run = Run(changed, build.task(changed), state.ema_params[decay], step, decay, str(workdir))
-        return measure(run, num)
+        return measure(trained.run(configs[cell.name], folder / cell.name), num)
 
     facts = {"config": resolve.to_dict(common), "num": num, "seed": seed}
     return Kind(compute, measure.protocol | facts, figures)
+
+
+@KINDS.register
+def distillation(
+    grid: list[Cell],
+    folder: Path,
+    *,
+    base: str,
+    fields: dict | None = None,
+    num: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+    extractor: str = "pixels",
+    reference_num: int = 10_000,
+    figures: tuple[str, ...] = USUAL,
+) -> Kind:
+    """Distils a chain of students, each the teacher of the next cell's, and measures their samples.
+
+    There is one axis; a cell sets `task.num_steps`, half of that of the cell before, and other fields of the config.
+    The teacher of the first is that of the base config. Each student is sampled in its own number of steps, and so is
+    the first teacher beside it (`teacher_frechet`, …).
+
+    Args:
+      grid: the cells.
+      folder: the folder of the cells' workdirs.
+      base: the config that all cells start from, of the task distillation: a name, a file or a module.
+      fields: fields that are changed for all cells.
+      num: the number of samples.
+      batch_size: samples at a time.
+      seed: the seed of the samples' noise.
+      extractor: "pixels", a classifier's .safetensors file, the .pth file of FID's Inception, or an import path.
+      reference_num: the largest number of real images.
+      figures: the metrics; the Fréchet distance needs more samples and real images than there are features.
+
+    Raises:
+      UserError: an invalid config, field or cell, another task, or a teacher that does not fit a student.
+      ValueError: an option that is out of range.
+    """
+    _check(num=num, batch_size=batch_size, seed=seed, reference_num=reference_num)
+    if len(grid[0].labels) > 1:
+        raise UserError(f"config.axes: {', '.join(grid[0].labels)} must be one axis: the students are one chain")
+    common = trained.common_config(base, fields)
+    if not issubclass(TASKS[common.task.name], Distillation):
+        raise UserError(f"config.base: its task {common.task.name!r} must be 'distillation'")
+    configs, previous, teacher = {}, None, None
+    for cell in grid:
+        changes = {"sample.num_steps": cell.fields.get("task.num_steps", common.task.num_steps)} | cell.fields
+        if configs:
+            changes |= {"task.teacher": str(folder / previous.name), "task.teacher_target": None}
+        with networks.naming_cell(cell):
+            configs[cell.name] = changed = resolve.override(common, changes)
+            task = trained.checked_task(changed)
+            part = task.initial_parts["teacher"]
+            if teacher is None:
+                teacher = load_part(part)
+            else:
+                with naming(part.field):
+                    part.check(build.task(configs[previous.name]))
+        previous = cell
+    measure = Measurement(
+        common, [num], extractor=extractor, reference_num=reference_num, figures=figures, seed=seed,
+        batch_size=batch_size,
+    )  # fmt: skip
+
+    def compute(cell: Cell) -> tuple[dict[str, Any], np.ndarray]:
+        config, workdir = configs[cell.name], folder / cell.name
+        if cell is not grid[0] and not has_checkpoint(workdir):
+            trained.check_end(build.task(config).initial_parts["teacher"])
+        found, pictures = measure(trained.run(config, workdir), num)
+        beside, _ = measure(teacher.with_options(**resolve.to_dict(config.sample)), num)
+        return found | {f"teacher_{name}": beside[name] for name in figures if name in beside}, pictures
+
+    facts = {"config": resolve.to_dict(common), "num": num, "seed": seed}
+    return Kind(compute, measure.protocol | facts, (*figures, *(f"teacher_{name}" for name in figures)))
 
 
 @KINDS.register
@@ -296,15 +362,6 @@ def _check_chain(run: Run, num: int) -> None:
         raise UserError(f"config.sample.guidance_scale: {scale} must be None: a bound is that of the unguided network")
     if num < 2:
         raise UserError(f"config.num: {num} must be ≥ 2: a standard error needs two images")
-
-
-def _base(name: str) -> Any:
-    """Returns the resolved config that a training sweep starts from."""
-    try:
-        found = config_files.load(name)
-    except UserError as error:
-        raise UserError(f"config.base: {str(error).removeprefix('--config=')}") from error
-    return resolve.resolve(found)
 
 
 def _check(**values: int) -> None:

@@ -109,30 +109,38 @@ _NOT_LEARNED = ("parent", "name", "dropout", "dtype", "remat")
 class InitialPart(NamedTuple):
     """A part of a task's parameters that is initialised from the parameters of another run."""
 
-    workdir: str
-    """The other run's workdir."""
+    field: str
+    """The config field that names the other run."""
+    path: str
+    """The other run: a workdir, or weights that `interop.load` reads."""
     task: "type[Task]"
     """The task that the other run must have."""
     network: models.Network
     """The network that the other run must have."""
+    check_task: "Callable[[Task], None] | None" = None
+    """A further check of the other run's task, which raises a `ValueError` or a `UserError`."""
 
     def check(self, other: "Task") -> None:
         """Checks that the parameters of another run fit this part.
 
         Raises:
           ValueError: another task or another network; the message lists the fields that differ.
+          UserError: from `check_task`.
         """
         if not isinstance(other, self.task):
             wanted = self.task.__name__
-            raise ValueError(f"{self.workdir} holds a run of the task {type(other).__name__}; it must be {wanted}")
+            raise ValueError(f"{self.path} holds a run of the task {type(other).__name__}; it must be {wanted}")
         if type(other.network) is not type(self.network):
             kinds = f"a {type(other.network).__name__}, must be a {type(self.network).__name__}"
-            raise ValueError(f"the network of {self.workdir} is {kinds}")
+            raise ValueError(f"the network of {self.path} is {kinds}")
+        found, wanted = (models.by_level(network, other.image_shape[0]) for network in (other.network, self.network))
         fields = [name for name in type(self.network).__dataclass_fields__ if name not in _NOT_LEARNED]
-        pairs = {name: (getattr(other.network, name), getattr(self.network, name)) for name in fields}
+        pairs = {name: (getattr(found, name), getattr(wanted, name)) for name in fields}
         different = [f"{name}={has!r}, must be {must!r}" for name, (has, must) in pairs.items() if has != must]
         if different:
-            raise ValueError(f"the network of {self.workdir} is another one: {', '.join(different)}")
+            raise ValueError(f"the network of {self.path} is another one: {', '.join(different)}")
+        if self.check_task is not None:
+            self.check_task(other)
 
 
 class Task(abc.ABC):
@@ -147,6 +155,8 @@ class Task(abc.ABC):
 
     OPTIONS: ClassVar[Mapping[str, Field]] = {}
     """The fields that the task adds to `config.task`."""
+    DEFAULTS: ClassVar[Mapping[str, str]] = {}
+    """Fields of other sections whose default is the value of an option: {"sample.num_steps": option}."""
     is_conditional: ClassVar[bool] = False
     """Whether the task restores an image from a condition image; otherwise it generates images from noise alone."""
     samples: ClassVar[bool] = True
@@ -216,6 +226,10 @@ class Task(abc.ABC):
     def takes_any_schedule(self) -> bool:
         """Whether the network may be sampled on another schedule than the one it was trained on."""
         return False
+
+    def sampled_params(self, params: Any) -> Any:
+        """Returns the parameters that sampling uses, without those that training alone uses."""
+        return params
 
     @property
     def initial_parts(self) -> dict[str, "InitialPart"]:

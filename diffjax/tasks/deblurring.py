@@ -102,7 +102,9 @@ class Deblurring(Task):
     def initial_parts(self) -> dict[str, InitialPart]:
         if not self.predictor_workdir:
             return {}
-        return {"predictor": InitialPart(self.predictor_workdir, regression.Regression, self.predictor_network)}
+        field = "config.task.predictor_workdir"
+        part = InitialPart(field, self.predictor_workdir, regression.Regression, self.predictor_network)
+        return {"predictor": part}
 
     def init(self, key: jax.Array, *, predictor: Any = None) -> Any:
         """Returns fresh parameters of both networks, or of the denoiser only, beside those of a trained `predictor`."""

@@ -1,7 +1,7 @@
 """Generation of images from noise, optionally conditioned on a class; x_0 is the image in [-1, 1]."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from diffjax.schedules import NoiseSchedule
 from diffjax.tasks.base import TASKS, Guidance, Loss, MakeNetwork, Objective, Sampling, Task
 from diffjax.tasks.previews import grid, grid_size
 
+NOISE_CONDITIONINGS = ("t", "flow", "edm")
+
 _FRAMES = 12
 """The approximate number of frames of the denoising strip."""
 
@@ -35,6 +37,7 @@ class Generation(Task):
     image_shape: tuple[int, int, int]
     objective: Objective = Objective()
     timestep_scale: float = 1.0
+    noise_conditioning: str = "t"
     variance: str | None = None
     """The variance that the network also predicts: "learned_range", "learned" or None."""
     condition_channels: int = 0
@@ -51,7 +54,14 @@ class Generation(Task):
             "The factor of t before it is embedded; OpenAI's code uses 1000/T.",
             above=0.0,
             high=1e6,
-        )
+        ),
+        "noise_conditioning": Field(
+            str,
+            "t",
+            "The network's second input: the timestep (t), or, as imported networks take them, the time σ̄/(1+σ̄) of the "
+            "linear path (flow) or ¼·log σ̄ (edm).",
+            choices=NOISE_CONDITIONINGS,
+        ),
     }
 
     @classmethod
@@ -72,6 +82,7 @@ class Generation(Task):
             image_shape=shape,
             objective=objective,
             timestep_scale=config.task.timestep_scale,
+            noise_conditioning=config.task.noise_conditioning,
             variance="learned_range" if learned else None,
         )
 
@@ -94,25 +105,10 @@ class Generation(Task):
         objective = self.objective
 
         def per_example(params, batch, t, keys, dropout_key):
-            x0 = to_float(batch["image"])
-            noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
-            if objective.offset_noise:
-                offset_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-                noise += losses.offset_noise(offset_keys, x0.shape[1:], objective.offset_noise)
-            condition = {} if self.num_classes is None else {"label": batch["label"]}
-            if condition and objective.label_dropout and train:
-                drop = partial(jax.random.bernoulli, p=objective.label_dropout)
-                dropped = jax.vmap(lambda key: drop(jax.random.fold_in(key, 1)))(keys)
-                condition["label"] = jnp.where(dropped, NO_LABEL, condition["label"])
-
-            def predict(x, t):
-                t = t if self.timestep_scale == 1.0 else t.astype(x.dtype) * self.timestep_scale
-                rngs = {"dropout": dropout_key}
-                return self.network.apply({"params": params}, x, t, **condition, train=train, rngs=rngs)
-
+            x0, noise, condition = self._example(batch, keys, train=train)
             return losses.denoising(
                 self.schedule,
-                predict,
+                self._network(params, condition, dropout_key, train=train),
                 x0,
                 t,
                 noise,
@@ -124,6 +120,33 @@ class Generation(Task):
             )
 
         return per_example
+
+    def _example(
+        self, batch: Mapping[str, jax.Array], keys: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Returns (x_0 `[B, H, W, C]`, ε, the condition) of a batch; ε and dropped labels are by each example's key."""
+        objective, x0 = self.objective, to_float(batch["image"])
+        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
+        if objective.offset_noise:
+            offset_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+            noise += losses.offset_noise(offset_keys, x0.shape[1:], objective.offset_noise)
+        condition = {} if self.num_classes is None else {"label": batch["label"]}
+        if condition and objective.label_dropout and train:
+            drop = partial(jax.random.bernoulli, p=objective.label_dropout)
+            dropped = jax.vmap(lambda key: drop(jax.random.fold_in(key, 1)))(keys)
+            condition["label"] = jnp.where(dropped, NO_LABEL, condition["label"])
+        return x0, noise, condition
+
+    def _network(
+        self, params: Any, condition: Mapping[str, jax.Array], dropout_key: jax.Array, *, train: bool
+    ) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """Returns the network as a function of (x, t), with dropout if `train`."""
+
+        def call(x, t):
+            rngs = {"dropout": dropout_key}
+            return self.network.apply({"params": params}, x, t, **condition, train=train, rngs=rngs)
+
+        return self._wrapped(call)
 
     def predictor(
         self, params: Any, *, schedule: NoiseSchedule | None = None, guidance: Guidance | None = None, **condition: Any
@@ -196,7 +219,12 @@ class Generation(Task):
         )
 
     def _wrapped(self, predict: Predict) -> Predict:
-        return predict if self.timestep_scale == 1.0 else parameterization.scale_timesteps(predict, self.timestep_scale)
+        """Returns `predict(x, t)` of a network whose second input is made from t."""
+        if self.timestep_scale != 1.0:
+            predict = parameterization.scale_timesteps(predict, self.timestep_scale)
+        if self.noise_conditioning != "t":
+            predict = parameterization.with_noise_level(predict, self.schedule, self.noise_conditioning)
+        return predict
 
     def _guided(self, params: Any, how: Guidance, label: jax.Array) -> Predict:
         pairs = guidance.both(label, NO_LABEL)

@@ -27,7 +27,8 @@ def starting_at(grid: ArrayLike, index: float) -> Grid:
     grid = np.asarray(grid)
     if not grid[-1] < index <= grid[0]:
         raise ValueError(f"index={index} is out of range: allowed is {grid[-1] + 1} … {grid[0]}, the range of the grid")
-    return np.append(index, grid[grid < index]).astype(np.float64 if grid.dtype.kind == "f" else np.int32)
+    part = np.append(index, grid[grid < index])
+    return part.astype(np.float64) if grid.dtype.kind == "f" else part.astype(np.int32)
 
 
 def check(grid: ArrayLike, num_timesteps: int) -> Grid:
@@ -55,7 +56,7 @@ def check(grid: ArrayLike, num_timesteps: int) -> Grid:
         raise ValueError(
             f"grid must descend (or, to encode, ascend), but goes from {given[i]} to {given[i + 1]} at step {i}"
         )
-    return given.astype(np.float64 if given.dtype.kind == "f" else np.int32)
+    return given.astype(np.float64) if given.dtype.kind == "f" else given.astype(np.int32)
 
 
 def check_count(num_timesteps: int, num_steps: int, end: int) -> None:

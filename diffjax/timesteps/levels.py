@@ -24,15 +24,15 @@ def from_sigmas(schedule: NoiseSchedule, sigmas: Sequence[float], *, rounded: bo
     Raises:
       ValueError: levels out of range, or in another order.
     """
-    sigmas = np.asarray(sigmas, np.float64)
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise ValueError(f"sigmas of shape {sigmas.shape} must be at least two levels [S+1]")
+    levels = np.asarray(sigmas, np.float64)
+    if levels.ndim != 1 or len(levels) < 2:
+        raise ValueError(f"sigmas of shape {levels.shape} must be at least two levels [S+1]")
     if not rounded:
-        return check(schedule.timestep_at(sigmas), schedule.num_timesteps)
-    if sigmas[-1] == 0.0:
-        return _grid(schedule, sigmas[:-1], rounded=True, end=-1)
-    schedule.timestep_at(sigmas)  # checks the range
-    return check(_nearest(schedule, sigmas), schedule.num_timesteps)
+        return check(schedule.timestep_at(levels), schedule.num_timesteps)
+    if levels[-1] == 0.0:
+        return _grid(schedule, levels[:-1], rounded=True, end=-1)
+    schedule.timestep_at(levels)  # checks the range
+    return check(_nearest(schedule, levels), schedule.num_timesteps)
 
 
 @SPACINGS.register

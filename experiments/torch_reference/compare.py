@@ -18,6 +18,7 @@ from diffjax import continuous_time, schedules
 from diffjax.sampling import Prediction
 
 SHAPE = (3, 4, 4, 2)
+PACKAGES = {"diffusers": "diffusers", "k-diffusion": "k_diffusion", "azula": "azula"}
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5}
 SCHEDULES = {
     "linear": schedules.linear,
@@ -51,14 +52,9 @@ class Row:
         return self.steps < 100
 
     @property
-    def needs_diffusers(self) -> bool:
-        """Whether the counterpart is diffusers' (and not one of this folder's)."""
-        return self.counterpart.startswith("diffusers")
-
-    @property
-    def needs_k_diffusion(self) -> bool:
-        """Whether the counterpart is k-diffusion's."""
-        return self.counterpart.startswith("k-diffusion")
+    def package(self) -> str | None:
+        """The package that has the counterpart; None for one of this folder's."""
+        return PACKAGES.get(self.counterpart.split()[0])
 
     def __str__(self):
         parts = [self.schedule, self.grid, self.steps, self.sampler, f"eta={self.eta}", f"clip={self.clip}"]

@@ -1,10 +1,10 @@
 """k-diffusion's `sampling.py` by itself (importing its package would need torchvision, CLIP and more), as runners."""
 
+import functools
 import importlib
 import importlib.util
 import sys
 import types
-from unittest import mock
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ def is_installed():
     return importlib.util.find_spec("k_diffusion") is not None
 
 
+@functools.cache
 def load():
     """The module `k_diffusion.sampling`; what it imports and its samplers do not need is left empty."""
     spec = importlib.util.find_spec("k_diffusion")
@@ -27,8 +28,15 @@ def load():
     for name in ("torchdiffeq", "torchsde"):
         stubs[name] = types.ModuleType(name)
         stubs[name].odeint = None
-    with mock.patch.dict(sys.modules, stubs):
+    before = {name: sys.modules.pop(name) for name in stubs if name in sys.modules}
+    sys.modules.update(stubs)
+    try:
         return importlib.import_module("k_diffusion.sampling")
+    finally:
+        # Only these: NumPy's modules, which it may be the first to import, cannot be imported twice.
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def denoiser(model, alpha_bars, clip=None):

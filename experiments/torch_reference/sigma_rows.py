@@ -1,11 +1,11 @@
-"""The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers and k-diffusion."""
+"""The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers, k-diffusion, azula and papers."""
 
 from functools import partial
 
 import numpy as np
 
 from diffjax import samplers, timesteps
-from torch_reference import k_diffusion, sigma_space
+from torch_reference import azula_samplers, er_sde, k_diffusion, sigma_space
 from torch_reference.compare import Row
 
 
@@ -47,6 +47,67 @@ def every_second(case):
 def brownian(case):
     """The draws of a solver that makes two calls a step and adds noise, of one Brownian motion, after both."""
     return (sigma_space.brownian(case, call) for call in range(len(case.asked)))
+
+
+def every_step(case):
+    """The draws of a solver that makes one call a step."""
+    return (case.noise(step) for step in range(case.num_steps))
+
+
+def one_call_rows(num_steps) -> list[Row]:
+    """k-diffusion's solvers of one call a step that `diffusers_row` does not compare."""
+    pp = partial(samplers.dpm_solver_pp, lower_order_final=False)
+    k_row = partial(k_diffusion_row, num_steps=num_steps)
+    rows = [
+        k_row("ddim", "euler_ancestral", partial(samplers.ddim, eta=eta), draws=every_step, eta=eta)
+        for eta in (0.5, 1.0)
+    ]
+    rows.append(k_row("dpm_solver_pp order=2", "dpmpp_2m", pp))
+    for eta in (0.5, 1.0):
+        rows += [
+            k_row(
+                f"dpm_solver_pp order=2, {kind}",
+                "dpmpp_2m_sde",
+                partial(pp, eta=eta, solver_type=kind),
+                draws=every_step,
+                eta=eta,
+                solver_type=kind,
+            )
+            for kind in ("midpoint", "heun")
+        ]
+        third = partial(pp, order=3, eta=eta, solver_type="heun")
+        rows.append(k_row("dpm_solver_pp order=3, heun", "dpmpp_3m_sde", third, draws=every_step, eta=eta))
+    return rows
+
+
+def azula_row(num_steps, order, *, predict_x0) -> Row:
+    """DEIS against azula's exponential Adams-Bashforth method, which ends above clean data."""
+    return Row(
+        schedule="linear",
+        grid="log_snr, to 0",
+        steps=num_steps,
+        sampler=f"deis order={order}" + ", predict_x0" * predict_x0,
+        counterpart=f"azula {'xEAB' if predict_x0 else 'zEAB'}",
+        ours=lambda sch: samplers.deis(
+            sch, timesteps.log_snr(sch, num_steps, end=0), order=order, predict_x0=predict_x0
+        ),
+        theirs=azula_samplers.runner("xEABSampler" if predict_x0 else "zEABSampler", order),
+        clip=1.0,
+    )
+
+
+def er_sde_row(num_steps, order) -> Row:
+    """ER-SDE-Solver against its formulas in PyTorch."""
+    return Row(
+        schedule="linear",
+        grid="karras",
+        steps=num_steps,
+        sampler=f"er_sde order={order}",
+        counterpart="ER-SDE-Solver by its paper",
+        ours=lambda sch: samplers.er_sde(sch, timesteps.karras(sch, num_steps), order=order),
+        theirs=er_sde.runner(order),
+        clip=1.0,
+    )
 
 
 def rows() -> list[Row]:
@@ -92,5 +153,8 @@ def rows() -> list[Row]:
             k_diffusion_row(
                 "dpm_solver_pp_sde", "dpmpp_sde", partial(sde, eta=0.5), draws=brownian, eta=0.5, num_steps=num_steps
             ),
+            *one_call_rows(num_steps),
+            *(er_sde_row(num_steps, order) for order in (1, 2, 3)),
+            *(azula_row(num_steps, order, predict_x0=in_x0) for order in (1, 2, 3) for in_x0 in (False, True)),
         ]
     return made

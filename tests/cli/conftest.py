@@ -1,4 +1,3 @@
-import jax
 import pytest
 
 from diffjax.cli import launch, main
@@ -37,9 +36,7 @@ def trained_briefly(made_once):
         config = resolve.override(config_files.load(config), BRIEF | fields)
 
         def make(path):
-            jax.config.update("jax_disable_most_optimizations", True)
             train(config, path, progress=False)
-            jax.config.update("jax_disable_most_optimizations", False)
 
         return made_once(name, make)
 

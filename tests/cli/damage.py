@@ -123,6 +123,7 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
     for n, cell in enumerate(grid):
         sweep.save(cell, {"frechet": 0.5 + n}, images)
     first = folder / "sweep" / "cells" / grid[0].name
+    (folder / "sweep" / "table.csv").write_text("S,frechet\n2,0.5\n4,1.5\n")
 
     frechet.save_statistics(folder / "reference.npz", frechet.statistics(rng.normal(size=(20, 3))), {"extractor": "x"})
     np.savez(folder / "images.npz", arr_0=images, labels=np.arange(6))
@@ -160,6 +161,9 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
             raise UserError("no report of a finite loss")  # as `viz.training_loss`
         return found
 
+    def rows_in_any_order():
+        return sorted(cells.load(folder / "sweep")[1], key=repr)
+
     def npz_images():
         with naming("config.data"):
             return np.concatenate(list(image_sets.find(folder / "images.npz").batches()))
@@ -187,6 +191,7 @@ def kinds(folder: Path, workdir: Path) -> dict[str, Kind]:
         "a sweep's protocol.json": Kind(folder / "sweep" / "protocol.json", lambda: cells.load(folder / "sweep")[0]),
         "a cell's json": Kind(first.with_name(first.name + ".json"), load_cell),
         "a cell's npz": Kind(first.with_name(first.name + ".npz"), lambda: sweep.pictures(grid[0])),
+        "a sweep's table.csv": Kind(folder / "sweep" / "table.csv", rows_in_any_order),
         "samples.npz, images of a data set": Kind(folder / "images.npz", npz_images),
         "an image, PNG": Kind(folder / "images" / "0.png", png),
         "reference statistics": Kind(

@@ -105,7 +105,6 @@ def in_python(path, text):
     return path
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_few_samples_have_a_kernel_distance(workdir, command, tmp_path):
     config = in_python(tmp_path / "s.py", {"axes": (("S", (("2", {"num_steps": 2}),)),), "figures": ("kernel",)})
     ablate(command, config, tmp_path / "out", "--config.num=5", workdir=workdir)
@@ -127,7 +126,6 @@ def hybrid(workdir, tmp_path):
     return path
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_bits_by_variance(workdir, hybrid, command, tmp_path):
     axes = (
         ("S", tuple((str(steps), {"num_steps": steps}) for steps in (3, 20))),
@@ -154,7 +152,6 @@ def test_bits_by_variance(workdir, hybrid, command, tmp_path):
     assert float(rows["3", "learned_range"]["bound"]) == pytest.approx(float(found.total.mean()), rel=1e-5)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_bits_of_analytic_variances(hybrid, command, tmp_path):
     """Of an untrained network: ε̂ = 0, so that σ² is its largest, that of data within ± 1."""
     run, path = runs.load(hybrid), tmp_path / "moments.json"
@@ -186,7 +183,6 @@ def prediction_of_zero(schedule, x, t):
     return sampling.Prediction(process.predict_x0(schedule, x, t, eps), eps, jnp.full_like(x, 0.5))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_reconstruction(workdir, command, tmp_path):
     def errors(axis, *flags):
         ablate(
@@ -206,7 +202,6 @@ def test_reconstruction(workdir, command, tmp_path):
         errors((("2", {"num_steps": 2}),), "--config.data.image_key=x_test")
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_training(workdir, command, tmp_path):
     base = resolve.to_dict(saved.load(workdir))
     config = in_python(
@@ -233,7 +228,6 @@ def test_training(workdir, command, tmp_path):
     assert (run.step, run.config.optimizer.warmup_steps, run.config.sample.num_steps) == (4, 1, 3)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_own_kind_metric_and_sampler(workdir, command, tmp_path, monkeypatch):
     """A kind, a metric and a sampler of a module that is not part of the package."""
     (tmp_path / "own_sweeps.py").write_text(OWN)

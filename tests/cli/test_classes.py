@@ -27,8 +27,6 @@ def get_config():
     return config
 """
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def classes(trained_briefly):

@@ -16,8 +16,6 @@ from diffjax.runs import build, resolve
 from diffjax.runs.train import train
 from diffjax.sweeps import cells
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def read(path):
     page = path.read_text()

@@ -36,11 +36,9 @@ def untrained(made_once):
             task = build.task(config)
             optimizer = build.training(config, task, 8).optimizer
             saved.save(config, path)
-            jax.config.update("jax_disable_most_optimizations", True)
             fresh = jax.jit(lambda key: state.create(task.init, optimizer, key, ema_decays=(0.995,)))
             with Checkpoints(path, keep=1) as checkpoints:
                 checkpoints.save(fresh(jax.random.key(0)), {})
-            jax.config.update("jax_disable_most_optimizations", False)
 
         return made_once(f"untrained_{name}", make)
 
@@ -64,7 +62,6 @@ def rows_of(out):
     return {row["protocol"]["samples"].split(" ")[0]: row for row in saved_rows}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_row_for_each_method(super_resolution, untrained, command, tmp_path, capsys):
     regression = untrained("regression", task__name="regression")
     rows = ["--sample", "num_steps=2", "--sample", "num_steps=2,num_samples=2", "--sample", "schedule.num_timesteps=3,num_steps=3,schedule.beta_start=0.1,schedule.beta_end=0.9"]  # fmt: skip
@@ -99,7 +96,6 @@ def test_a_row_for_each_method(super_resolution, untrained, command, tmp_path, c
     assert "| psnr |" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_deblurring_is_compared_with_its_predictor(untrained, command, tmp_path):
     blurry = untrained("deblurring", task__name="deblurring", data__degradation__kinds=("gaussian",))
     command("restore", "--workdir", blurry, "--num", 2, "--out", tmp_path)
@@ -109,7 +105,6 @@ def test_a_deblurring_is_compared_with_its_predictor(untrained, command, tmp_pat
     assert found["predictor"]["figures"]["psnr"] == found["input"]["figures"]["psnr"]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_search_names_the_best(super_resolution, command, tmp_path, capsys):
     command("restore", "--workdir", super_resolution, "--search", 2, "--best", "psnr", "--num", 2, "--out", tmp_path)
     values = {name: row["figures"]["psnr"]["value"] for name, row in rows_of(tmp_path).items() if name != "input"}
@@ -117,7 +112,6 @@ def test_the_search_names_the_best(super_resolution, command, tmp_path, capsys):
     assert f"best psnr: --sample {max(values, key=values.get)}\n" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_cascade(super_resolution, larger, command, tmp_path):
     flags = ["--cascade", f"{larger},num_steps=2", "--sample", "num_steps=1", "--num", 3, "--out", tmp_path]
     command("restore", "--workdir", super_resolution, *flags)
@@ -135,7 +129,6 @@ def test_a_cascade(super_resolution, larger, command, tmp_path):
     assert rows["cascade"]["figures"]["psnr"] != rows["num_steps=1"]["figures"]["psnr"]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_cascade_of_whole_images(super_resolution, larger, command, tmp_path):
     rng = np.random.default_rng(0)
     for n, size in enumerate([(23, 18), (16, 33)]):
@@ -211,7 +204,6 @@ def test_a_run_that_generates(untrained, command):
         (["--lpips", "a.pth", "b.pth"], "a.pth does not exist: get the weights of torchvision's AlexNet from https"),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_bad_flags_are_one_line(super_resolution, command, flags, words):
     with pytest.raises(SystemExit, match=words) as caught:
         command("restore", "--workdir", super_resolution, *flags)
@@ -224,7 +216,6 @@ def test_wrong_usage(super_resolution, command, capsys):
     assert "argument --num: 0 must be ≥ 1" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("size", [50, 400, 2000, 9000])
 def test_a_full_disk_is_one_line(super_resolution, command, tmp_path, file_size_limit, size, capsys):
     flags = ["--num", 70, "--sample", "num_steps=1", "--out", tmp_path / "out"]

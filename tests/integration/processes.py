@@ -104,7 +104,6 @@ def _train(config: str, workdir: str, options: dict) -> None:
         setattr(sys, name, os.fdopen(number, "w", buffering=1))
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options['devices']}"
     jax.config.update("jax_enable_x64", options["x64"])
-    jax.config.update("jax_disable_most_optimizations", True)
     if options["killed"] is not None:
         number, seconds = options["killed"]
         _at_save(number, threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start)

@@ -12,8 +12,6 @@ import pytest
 from diffjax import models
 from diffjax.cli import launch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def command(monkeypatch):
@@ -78,6 +76,7 @@ def test_training_s_first_state_is_of_the_types_of_the_next(benchmarks):
     assert first == second
 
 
+@pytest.mark.slow
 def test_remat_keeps_less_for_the_backward_pass(command, tmp_path):
     command("benchmark", "--rows", "memory", "--repeats", 1, "--batch", 8, "--json", tmp_path / "figures.json")
     kept, _, _ = json.loads((tmp_path / "figures.json").read_text())["rows"]

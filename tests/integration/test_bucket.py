@@ -1,6 +1,7 @@
 """A run in a bucket: trained, resumed, sampled, measured, reported and exported like one on this machine."""
 
 import contextlib
+import csv
 import io
 import json
 
@@ -64,6 +65,40 @@ def test_commands_write_to_a_workdir_in_a_bucket():
     assert main(["report", "--workdir", WORKDIR, *small]) == 0
     assert "kernel" in (workdir / "report.html").read_text()
     assert (workdir / "report" / "samples.png").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_over_a_run_in_a_bucket(trained, capsys):
+    axes = (("S", (("2", {"num_steps": 2}), ("3", {"num_steps": 3}))),)
+    config = {"kind": "quality", "num": 20, "figures": ("kernel",), "axes": axes, "sample": {"sampler": "ddim"}}
+    (trained / "exported").mkdir(exist_ok=True)
+    (trained / "exported" / "sweep.py").write_text(
+        f"from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({config!r})\n"
+    )
+    tables = []
+    for workdir in (WORKDIR, "local"):
+        out = trained / "exported" / "sweeps" / workdir.replace("/", "_")
+        assert main(["ablate", "--config", "exported/sweep.py", "--workdir", workdir, "--out", str(out)]) == 0
+        tables.append([{**row, "seconds": ""} for row in csv.DictReader((out / "table.csv").open())])
+    assert tables[0] == tables[1]
+    with pytest.raises(SystemExit):
+        main(["ablate", "--config", "exported/sweep.py", "--workdir", WORKDIR, "--out", "gs://bucket/sweep"])
+    assert "'gs://bucket/sweep' must be on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_restores(tiny_config, storage, trained):
+    fields = {
+        "task__name": "super_resolution", "data__degradation__kinds": ("bicubic",), "data__degradation__factor": 2,
+        "data__holdout": 0.2, "train__steps": 4, "train__final_pictures": False,
+    }  # fmt: skip
+    for workdir in ("gs://bucket/runs/restorer", "exported/restorer"):
+        train(tiny_config(**fields), workdir, progress=False)
+        assert main(["restore", "--workdir", workdir, "--num", "4", "--sample", "num_steps=2"]) == 0
+    restored = np.load(io.BytesIO(files.to_path("gs://bucket/runs/restorer/restored/restored.npz").read_bytes()))[
+        "arr_0"
+    ]
+    np.testing.assert_array_equal(restored, np.load("exported/restorer/restored/restored.npz")["arr_0"])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ STD = 0.5
 SCHEDULE = schedules.linear()
 GRID = timesteps.log_snr(SCHEDULE, 30)
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.tree_util.Partial

@@ -15,7 +15,7 @@ from diffjax.metrics.kernel import kernel_distance
 MEAN, STD = 0.3, 0.5
 SCHEDULE = schedules.linear()
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.tree_util.Partial

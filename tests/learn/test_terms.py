@@ -13,7 +13,7 @@ from diffjax.prediction import Prediction
 STD = 0.25
 SCHEDULE = schedules.linear(12, beta_start=0.01, beta_end=0.4)
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.tree_util.Partial

@@ -19,7 +19,7 @@ FAMILY = {
     "guided": {"attention_levels": (), "use_scale_shift_norm": True, "resblock_updown": True},
 }
 family = pytest.mark.parametrize("name", FAMILY)
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def member(name):

@@ -17,7 +17,6 @@ SMALL = {
     "num_groups": 4,
 }
 TINY = {**SMALL, "channel_mults": (1,), "attention_levels": ()}
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def abstract(model, shape, **condition):

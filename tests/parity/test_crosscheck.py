@@ -31,10 +31,8 @@ def crosscheck(monkeypatch):
     "row", [pytest.param(row, id=str(row), marks=() if row.is_quick else pytest.mark.slow) for row in rows.ROWS]
 )
 def test_row(row):
-    if row.needs_diffusers:
-        pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
-    if row.needs_k_diffusion and importlib.util.find_spec("k_diffusion") is None:
-        pytest.skip("k-diffusion is not installed (pip install --no-deps k-diffusion)")
+    if row.package is not None and importlib.util.find_spec(row.package) is None:
+        pytest.skip(f"{row.package} is not installed")
     if "DPMSolverSDE" in row.counterpart:
         pytest.importorskip("torchsde", reason="torchsde is not installed (extra: parity)")
     outcome = compare.run(row, "float64")

@@ -16,7 +16,8 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed 
 from pinned_loops import in_precision  # noqa: E402 (it needs PyTorch)
 
 import diffjax as dj  # noqa: E402
-from diffjax import samplers, sampling, schedules  # noqa: E402
+from diffjax import samplers, schedules  # noqa: E402
+from diffjax.noise import sample_noise  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -127,7 +128,7 @@ def run_diffusers(name, config, x, keys, num_steps):
     row = 0
 
     def normal(shape, **_):
-        return torch.tensor(np.array(sampling.sample_noise(keys, row, shape[1:], jnp.float64)))
+        return torch.tensor(np.array(sample_noise(keys, row, shape[1:], jnp.float64)))
 
     with in_precision(module, "float64"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

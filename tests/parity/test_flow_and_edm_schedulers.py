@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffjax as dj
-from diffjax import parameterization, samplers, schedules, timesteps
+from diffjax import loop, parameterization, samplers, schedules, timesteps
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (extra: parity)")
@@ -105,9 +105,7 @@ def test_stochastic_flow_match_euler_is_ddim_with_fresh_noise(monkeypatch, num_s
     expected = run_diffusers("FlowMatchEulerDiscreteScheduler", config, num_steps=num_steps, x=X)
     grid = timesteps.flow(FLOW, num_steps, sigma_min=sigma_min(FLOW))
     table = samplers.ddim(FLOW, grid, sigma=np.sqrt(1.0 - FLOW.alpha_bar_at(grid[1:])))
-    monkeypatch.setattr(
-        dj.sampling, "sample_noise", lambda keys, shape, dtype, row: jnp.full(X.shape, 0.5), raising=True
-    )
+    monkeypatch.setattr(loop, "sample_noise", lambda keys, shape, dtype, row: jnp.full(X.shape, 0.5), raising=True)
     result = dj.sample(table, flow_predict(FLOW), X, dj.sample_keys(0, 0, 2))
     assert error(result, expected) < 1e-8  # √(1-ᾱ_s-σ²) is the root of a rounding error, not 0
 

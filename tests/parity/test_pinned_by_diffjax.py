@@ -63,7 +63,8 @@ def table_of(record, folder):
     total = schedule.num_timesteps
     given = {"schedule": schedule, "num_timesteps": total, "num_steps": record.num_steps or total}
     whole = call(spacing, given, {name: sample[name] for name in options_of(spacing) if name in sample})
-    options = {name: value for name, value in found.preferred.items() if name in options_of(sampler)}
+    fields = found.sample | found.preferred
+    options = {name: value for name, value in fields.items() if name in options_of(sampler)}
     skipped = record.start // (2 if record.scheduler in TWO_CALLS else 1)
     if skipped and record.scheduler == "DPMSolverSinglestepScheduler":
         table = started_late(schedule, whole, skipped, options)

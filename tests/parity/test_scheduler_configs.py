@@ -162,7 +162,8 @@ def ours(run, kind, num_steps):
 
 def theirs(config, kind, num_steps):
     """The same by diffusers, with its formulas in float64."""
-    made = scheduler("DDPMScheduler" if kind == "DDPM" else "DDIMScheduler", config)
+    parallel = "Parallel" * ("Parallel" in config.get("_class_name", ""))
+    made = scheduler(f"{'DDPM' if kind == 'DDPM' else 'DDIM'}{parallel}Scheduler", config)
     made.set_timesteps(num_steps)
     x = torch.tensor(np.asarray(start())).permute(0, 3, 1, 2)
     learned = config.get("variance_type") == "learned_range"
@@ -171,7 +172,7 @@ def theirs(config, kind, num_steps):
         output = network(torch, x, float(t))
         if kind == "DDPM":
             output = torch.cat([output, variance(torch, x, float(t))], dim=1) if learned else output
-            with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=noise):
+            with mock.patch.object(inspect.getmodule(type(made)), "randn_tensor", return_value=noise):
                 x = made.step(output, t, x).prev_sample
         else:
             eta, kept = 0.5 if "eta" in kind else 0.0, "keeping" in kind
@@ -211,8 +212,8 @@ def difference(found, expected):
 
 def check_trajectories(run, config, num_steps=10, kinds=RUNS):
     for kind in kinds:
-        if kind != "DDPM" and config.get("beta_schedule") == "sigmoid":
-            continue  # only DDPMScheduler has it
+        if kind != "DDPM" and config.get("beta_schedule") in ("sigmoid", "laplace"):
+            continue  # only DDPM's schedulers have them
         assert difference(ours(run, kind, num_steps), theirs(config, kind, num_steps)) < 1e-9, kind
 
 
@@ -231,6 +232,25 @@ def test_every_field_of_the_installed_diffusers_is_decided():
 )
 def test_field(config, load):
     check_trajectories(load(config), config)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "DDPMScheduler", "beta_schedule": "laplace"},
+        {
+            "_class_name": "DDPMParallelScheduler",
+            "beta_schedule": "laplace",
+            "variance_type": "fixed_large",
+            "steps_offset": 1,
+        },
+        {"_class_name": "DDIMParallelScheduler", "set_alpha_to_one": False, "clip_sample_range": 0.5},
+        {"_class_name": "DDIMParallelScheduler", "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+    ],
+)
+def test_parallel_schedulers_and_the_laplace_schedule(config, load):
+    check_trajectories(load(config), config, kinds=("DDIM", "DDPM"))
 
 
 @pytest.mark.usefixtures("x64")

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: pa
 
 import diffjax as dj  # noqa: E402
 from diffjax import parameterization, samplers, sampling, schedules, timesteps  # noqa: E402
+from diffjax.noise import sample_noise  # noqa: E402
 from torch_reference import k_diffusion  # noqa: E402 (it needs PyTorch)
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -42,7 +43,7 @@ def start():
 
 def noise(keys, row):
     """Returns the z of a row, as a tensor."""
-    return torch.from_numpy(np.array(sampling.sample_noise(keys, row, SHAPE[1:], jnp.float64)))
+    return torch.from_numpy(np.array(sample_noise(keys, row, SHAPE[1:], jnp.float64)))
 
 
 def relative_error(ours, theirs):

@@ -19,7 +19,7 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed 
 from pinned_loops import Draws, drawing, in_precision  # noqa: E402
 
 import diffjax as dj  # noqa: E402
-from diffjax import interop, parameterization  # noqa: E402
+from diffjax import interop, loop, parameterization  # noqa: E402
 from diffjax.errors import UserError  # noqa: E402
 from diffjax.interop.diffusers_solvers import SOLVERS  # noqa: E402
 from diffjax.runs import Run, build, resolve  # noqa: E402
@@ -101,8 +101,8 @@ CASES = {
         {"clip_sample": True, "clip_sample_range": 0.8},
     ],
     "LMSDiscrete": [*SCHEDULES, *SPACED, KARRAS, LOG_SNR, BETA],
-    "KDPM2Discrete": [*TWO_CALLS, *SPACED, LOG_SNR, BETA],
-    "KDPM2AncestralDiscrete": [*TWO_CALLS, *SPACED, LOG_SNR, BETA],
+    "KDPM2Discrete": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR, BETA],
+    "KDPM2AncestralDiscrete": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR, BETA],
     "DPMSolverSDE": [*TWO_CALLS, *SPACED, KARRAS, LOG_SNR],
     "PNDM": [*SCHEDULES[:-1], {"set_alpha_to_one": True, "steps_offset": 1}, {"skip_prk_steps": True, "steps_offset": 1}],
 }  # fmt: skip
@@ -123,7 +123,6 @@ REFUSED = [
     ("EulerDiscrete", {"beta_schedule": "laplace"}, "beta_schedule='laplace' is not one of 'linear'"),
     ("UniPCMultistep", {"rescale_betas_zero_snr": True, **V}, "rescale_betas_zero_snr=True is not one of False"),
     ("HeunDiscrete", {"prediction_type": "sample"}, "prediction_type='sample' is not one of 'epsilon', 'v_prediction'"),
-    ("KDPM2Discrete", KARRAS, "use_karras_sigmas=True is not one of False"),
     ("PNDM", {"timestep_spacing": "trailing"}, "timestep_spacing='trailing' is not one of 'leading'"),
     ("PNDM", {"skip_prk_steps": True, **V}, "skip_prk_steps=True with prediction_type='v_prediction'"),
     ("LCM", {}, "_class_name='LCMScheduler' is not one of"),
@@ -196,10 +195,10 @@ def ours(run, num_steps, x, draws, monkeypatch):
     rows = jnp.asarray(
         np.concatenate([zeros if row not in draws else draws[row][None] for row in range(table.num_rows)])
     )
-    monkeypatch.setattr(dj.sampling, "sample_noise", lambda keys, row, shape, dtype: rows[row].astype(dtype))
+    monkeypatch.setattr(loop, "sample_noise", lambda keys, row, shape, dtype: rows[row].astype(dtype))
     keys = None
     if table.is_stochastic:
-        dj.sampling._scan.clear_cache()  # the noise is a constant of the compiled loop
+        loop.scan.clear_cache()  # the noise is a constant of the compiled loop
         keys = dj.sample_keys(0, 0, len(x))
     return np.asarray(dj.sample(table, predict, jnp.asarray(x), keys, clip=run.clip))
 
@@ -233,6 +232,13 @@ def own_draws(table, increments):
         part = (here - middle) / (here - table.noise_to[row] / table.signal_to[row])
         draws[row] = (increments[row] - np.sqrt(part) * increments[row - 1]) / np.sqrt(1 - part)
     return draws
+
+
+def test_options_of_one_solver_are_not_those_of_another(load):
+    run = load("DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3})
+    assert run.config.sample.eta == run.with_options(num_steps=10).config.sample.eta == 1.0
+    changed = run.with_options(sampler="unipc")  # whose solver_type is another option
+    assert (changed.config.sample.solver_type, changed.config.sample.order) == ("bh2", 2)
 
 
 @pytest.mark.parametrize(("name", "config", "words"), REFUSED)

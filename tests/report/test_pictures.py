@@ -15,8 +15,6 @@ from diffjax.report import pictures
 SCHEDULE = dj.schedules.linear(20)
 SHAPE = (8, 8, 1)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def recording(function, calls):
     def recorded(*args, **options):

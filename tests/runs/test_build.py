@@ -138,7 +138,6 @@ def random_run(config, last_bias=None):
     return Run(config, task, params)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_samplers_get_the_same_prediction_whatever_the_target(tiny_config):
     x, t = jnp.full((2, 8, 8, 1), 0.3), jnp.array([4, 4])
 
@@ -167,7 +166,6 @@ def test_learned_variance_can_be_sampled_with_and_without(tiny_config):
     assert build.task(tiny_config(**LEARNED)).network.out_channels == 2
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_samples_are_conditioned_on_their_classes_and_guided(tiny_config):
     """With random parameters: scale 0 is the network without a label, 1 that with the label."""
 

@@ -36,7 +36,6 @@ FIELDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_everything_at_once(tiny_config, tmp_path):
     whole = train(tiny_config(**FIELDS), tmp_path, progress=False)
     assert int(whole.step) == 4
@@ -75,7 +74,6 @@ EDM = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("fields", [FLOW, EDM], ids=["flow", "edm"])
 def test_rectified_flow_and_edm(tiny_config, tmp_path, fields):
     config = tiny_config(
@@ -98,7 +96,6 @@ def test_rectified_flow_and_edm(tiny_config, tmp_path, fields):
     assert np.mean(images[:, :, 0]) < np.mean(images[:, 2:6, 3:5])
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_too_many_steps_that_are_not_finite(tiny_config, tmp_path, monkeypatch):
     def loss(self):
         return lambda params, batch, t, keys, dropout_key: params["conv_out"]["bias"].sum() / (t < 0)

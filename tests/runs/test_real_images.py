@@ -11,8 +11,6 @@ from diffjax.noise import sample_keys
 from diffjax.runs import build, config_files, real_images, resolve
 from diffjax.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def given():

@@ -160,7 +160,6 @@ def test_a_workdir_of_before_goes_on(tmp_path):
         saved.save(tiny_config(SR3), tmp_path)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -231,7 +230,6 @@ def test_a_predictor_begins_as_the_average_of_a_regression(tmp_path, regression)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("frozen", [True, False])
 def test_training_from_a_trained_predictor(tmp_path, regression, frozen):
     """Frozen, it stays the regression's average, to the bit; otherwise it moves a little from there."""
@@ -255,7 +253,7 @@ def test_training_from_a_trained_predictor(tmp_path, regression, frozen):
             {"task.frozen": True, "task.predictor_workdir": None},
             "config.task.frozen: True needs config.task.predictor_wo",
         ),
-        ({"task.predictor_workdir": "nowhere"}, "config.task.predictor_workdir: nowhere/config.json does not exist"),
+        ({"task.predictor_workdir": "nowhere"}, "config.task.predictor_workdir: nowhere does not exist; it must be"),
         ({"task.predictor_channels": 16}, "config.task.predictor_workdir: .* base_channels=8, must be 16$"),
         ({"model.num_groups": 8}, "config.task.predictor_workdir: .* num_groups=4, must be 8$"),
     ],

@@ -23,7 +23,6 @@ TINY = {
 }
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_images_are_clipped_samples_in_uint8():
     config = resolve.override({}, TINY)
     task = build.task(config)
@@ -41,7 +40,6 @@ def test_images_are_clipped_samples_in_uint8():
     assert not np.array_equal(np.concatenate(unclipped), np.concatenate([picture for _, picture in pictures]))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_images_that_are_not_finite_end_in_one_line():
     """A network with one NaN, and one whose output overflows."""
     config = resolve.override({}, TINY | {"sample.clip": None})

@@ -13,6 +13,7 @@ from diffjax.runs import build, config_files, reference, resolve
 from diffjax.runs.config import SCHEMA, Section
 from diffjax.runs.train import train
 from diffjax.runs.upgrade import RENAMED
+from diffjax.tasks.base import TASKS
 
 WRONG = {
     "text": "no such thing",
@@ -84,12 +85,13 @@ def variant(path, value):
         "pairs": {"path": "nowhere"},
         "tfds": {"dataset": "mnist"},
         "from_betas": {"betas": (0.1,) * 20},
+        "distillation": {"teacher": "nowhere"},
     }.get(value, {})
     if path == "train.timestep_sampling":
         needed = {}
     section = path.rpartition(".")[0]
     changes |= {f"{section}.{name}": option for name, option in needed.items()}
-    if path == "task.name" and value != "generation":
+    if path == "task.name" and TASKS[value].is_conditional:
         changes["data.degradation.kinds"] = ("gaussian",)
     return resolve.override(base(), changes)
 

@@ -17,7 +17,7 @@ import pytest
 
 from diffjax import runs
 from diffjax.errors import UserError
-from diffjax.runs import config_files, resolve, saved
+from diffjax.runs import build, config_files, resolve, saved
 from diffjax.runs.train import train
 from diffjax.runs.upgrade import RENAMED, upgrade
 
@@ -55,6 +55,28 @@ def test_an_option_with_an_old_name_is_left_alone():
     assert upgrade(config) == config
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["since the schema", "before the schema"])
+def test_a_workdir_of_rounded_karras_steps_is_sampled_as_it_was(named, tmp_path):
+    config = merged(BEFORE["digits"], {"sample": {"grid": "karras", "steps": 7}})
+    if named:
+        config = resolve.to_dict(resolve.resolve({"sample": {"timestep_spacing": "karras", "num_steps": 7}}))
+        del config["sample"]["rounded"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = saved.load(tmp_path)
+    assert loaded.sample.rounded is True
+    grid = build.grid(loaded.sample, build.schedule(loaded.schedule))
+    assert grid.dtype == np.int32
+    assert grid.tolist() == [999, 902, 775, 593, 301, 47, 0, -1]  # that of the version that only rounded
+    # A config of today has the field, and stays as it is.
+    today = resolve.to_dict(resolve.override(loaded, {"sample.rounded": False}))
+    assert upgrade(today) == today
+
+
+def test_old_generation_configs_lose_the_conditioning_of_other_tasks():
+    config = upgrade(merged(BEFORE["digits"], {"task": {"told": "sqrt_alpha_bar"}}))
+    assert resolve.resolve(config).task.noise_conditioning == "t"
+
+
 @pytest.fixture
 def workdir(tmp_path):
     with zipfile.ZipFile(DATA / "workdir_before_schema.zip") as archive:
@@ -62,7 +84,6 @@ def workdir(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_workdir_of_then_is_sampled_and_resumed(workdir):
     expected = np.load(workdir / "expected.npz")
     run = runs.load(workdir)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import diffjax as dj
-from diffjax import process, samplers, sampling, schedules, timesteps
+from diffjax import process, samplers, schedules, timesteps
+from diffjax.noise import sample_noise
 from diffjax.samplers import (
     deis,
     dpm_solver,
@@ -230,7 +231,7 @@ def test_dpm_solver_pp_3m_sde_is_the_recursion_of_k_diffusion():
         elif h_1 is not None:
             # There the second step weights the difference exactly; in diffusers and here by (1 - e^{-h})/2.
             x = x - 0.5 * np.expm1(-h_eta) * (denoised - denoised_1) * h / h_1
-        z = np.asarray(sampling.sample_noise(keys, i, (2,), jnp.float64))
+        z = np.asarray(sample_noise(keys, i, (2,), jnp.float64))
         x = x + z * sigma_to * np.sqrt(-np.expm1(-2 * h * eta))
         denoised_1, denoised_2, h_1, h_2 = denoised, denoised_1, h, h_1
     np.testing.assert_allclose(run(table, keys=keys), x, rtol=1e-10, atol=1e-11)

@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 
 import diffjax as dj
 from diffjax import parameterization, samplers, schedules, timesteps
+from diffjax.noise import sample_noise
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -185,7 +186,7 @@ def test_er_sde_is_its_papers_recursion():
             second = (slopes[-1] - slopes[-2]) / ((sigma - sigmas[i - 2]) / 2)
             moment = quad(lambda s: (s - sigma) / phi(s), sigma_to, sigma)[0]  # noqa: B023
             x_bar = x_bar + (h**2 / 2 + phi(sigma_to) * moment) * second
-        z = np.asarray(dj.sampling.sample_noise(keys, i, (2,), jnp.float64))
+        z = np.asarray(sample_noise(keys, i, (2,), jnp.float64))
         x_bar = x_bar + np.sqrt(sigma_to**2 - r**2 * sigma**2) * z
     x_bar = x_bar - sigmas[-2] * mixture_eps(x_bar, sigmas[-2])
     np.testing.assert_allclose(dj.sample(samplers.er_sde(SCHEDULE, grid), mixture, X, keys), x_bar, rtol=1e-8)
@@ -210,7 +211,7 @@ def test_restart_is_its_papers_algorithm():
 
     x_bar = down(X * np.hypot(1, sigmas[0]), sigmas[: at + 1])
     for _ in range(2):
-        z = np.asarray(dj.sampling.sample_noise(keys, next(rows), (2,), jnp.float64))
+        z = np.asarray(sample_noise(keys, next(rows), (2,), jnp.float64))
         x_bar = x_bar + 1.01 * np.sqrt(1.5**2 - sigmas[at] ** 2) * z
         x_bar = down(x_bar, np.linspace(1.5 ** (1 / 7), sigmas[at] ** (1 / 7), 4) ** 7)
     x_bar = down(x_bar, sigmas[at:])

@@ -13,8 +13,6 @@ from diffjax.tasks.deblurring import Deblurring
 from diffjax.tasks.noise_level import NoiseLevel
 from diffjax.tasks.super_resolution import SuperResolution
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def deblurring(predictor_network=TOY, **fields):
     return Deblurring(

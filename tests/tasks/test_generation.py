@@ -1,5 +1,7 @@
 """Generation: the network's inputs in training, labels, and grids of samples."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,16 @@ def noised(count, image, seed=0, num_classes=None, **objective):
     losses = jax.jit(lambda keys: per_example({}, batch, t, keys, jax.random.key(0)))(keys)
     jax.effects_barrier()
     return *network.seen[0], np.asarray(losses)
+
+
+@pytest.mark.parametrize(("kind", "level"), [("flow", lambda s: s / (1 + s)), ("edm", lambda s: np.log(s) / 4)])
+def test_a_network_that_is_conditioned_on_the_noise_level(kind, level):
+    network = Recorder()
+    task = dataclasses.replace(generation(network), noise_conditioning=kind, timestep_scale=3.0)
+    t, keys = np.array([0, 20, 49], np.int32), dj.sample_keys(0, 0, 3)
+    task.loss()({}, {"image": np.zeros((3, 4, 4, 1), np.uint8)}, t, keys, jax.random.key(0))
+    jax.effects_barrier()
+    np.testing.assert_allclose(network.seen[0][1], 3.0 * level(SCHEDULE.sigma_bars[t]), rtol=1e-4)
 
 
 def test_images_are_minus_one_to_one():
@@ -109,7 +121,6 @@ def test_the_noise_of_an_example_is_the_same_in_any_batch():
     assert len(np.unique(many[0][:, 0, 0, 0])) == 8
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("dropout", "train"), [(0.0, True), (0.5, True), (0.5, False)])
 def test_dropout_is_on_in_training(dropout, train):
     network = dj.models.UNet(

@@ -13,7 +13,6 @@ from diffjax.tasks.base import Objective
 from diffjax.tasks.regression import Regression
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_loss_is_the_distance_from_the_image():
     objective = Objective(loss_norm="l1")
     task, examples = Regression(network=TINY, schedule=SCHEDULE, image_shape=SHAPE, objective=objective), batch()

@@ -11,8 +11,6 @@ from diffjax.data.pixels import to_float
 from diffjax.tasks.base import Sampling
 from diffjax.tasks.super_resolution import SuperResolution
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_on_any_schedule_the_network_sees_the_levels_that_it_was_trained_on():
     """The prediction for a level is the same in training and on another schedule that has the same level."""

@@ -20,8 +20,6 @@ T = 8
 SCHEDULE = schedules.linear(T)
 BATCH = 16
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def toy_loss(params, batch, t, keys, dropout_key):
     """A linear fit of noise: every input of a loss matters, and it compiles in no time."""
@@ -219,13 +217,21 @@ def test_a_report_of_skipped_steps_alone():
     assert reporting.summarize([bad]) == {"skipped": 1.0}
 
 
+@pytest.fixture
+def optimized():
+    """Compiles as training does."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("timestep_sampling", "accumulate", "large"),
     [("uniform", 1, packing.LARGE), ("importance", 2, packing.LARGE), ("uniform", 1, 5)],
 )
 def test_one_all_reduce_a_step_carries_gradients_and_losses_alone(monkeypatch, timestep_sampling, accumulate, large):
     monkeypatch.setattr(packing, "LARGE", large)
-    jax.config.update("jax_disable_most_optimizations", False)  # what is counted is the program that trains
     optimizer, devices = optax.adam(1e-3), jax.devices()[:2]
     train_step = make_train_step(
         toy_loss, optimizer, schedule=SCHEDULE, batch_size=BATCH, devices=devices,

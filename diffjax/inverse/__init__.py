@@ -1,0 +1,28 @@
+"""Posterior sampling for inverse problems y = A·x + noise with an unconditional network."""
+
+from diffjax.inverse import operators
+from diffjax.inverse.by_row import ddnm_plus, ddrm, dps
+from diffjax.inverse.linear import conjugate_gradients, weighted_adjoint
+from diffjax.inverse.methods import ddnm, diffpir, diffpir_noise, mmps, pigdm
+from diffjax.inverse.mixtures import GaussianMixture
+from diffjax.inverse.operators import SVD, Operator
+from diffjax.inverse.particles import Particles, twisted
+
+__all__ = [
+    "SVD",
+    "GaussianMixture",
+    "Operator",
+    "Particles",
+    "conjugate_gradients",
+    "ddnm",
+    "ddnm_plus",
+    "ddrm",
+    "diffpir",
+    "diffpir_noise",
+    "dps",
+    "mmps",
+    "operators",
+    "pigdm",
+    "twisted",
+    "weighted_adjoint",
+]

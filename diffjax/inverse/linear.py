@@ -1,0 +1,71 @@
+"""Linear algebra of measurements: conjugate gradients by image, and Aᵀ·(g·A·Aᵀ + v·I)⁻¹ of an operator."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from diffjax.inverse.operators import Operator
+
+
+def conjugate_gradients(product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int) -> jax.Array:
+    """Solves M·u = b for each example of a batch by a fixed number of conjugate gradient steps from u = 0.
+
+    (Hestenes & Stiefel 1952.) An example whose residual is 0 stays as it is.
+
+    Args:
+      product: u `[B, …]` → M·u, M symmetric and positive semidefinite, of each example by itself.
+      b: `[B, …]`.
+      iterations: the number of steps; N are exact up to rounding for N unknowns.
+    """
+    axes = tuple(range(1, b.ndim))
+
+    def dot(u, v):
+        return jnp.sum(u * v, axes, keepdims=True)
+
+    def divide(a, b):
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+    def step(_, state):
+        u, residual, direction, square = state
+        image = product(direction)
+        length = divide(square, dot(direction, image))
+        u, residual = u + length * direction, residual - length * image
+        new_square = dot(residual, residual)
+        return u, residual, residual + divide(new_square, square) * direction, new_square
+
+    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, dot(b, b)))[0]
+
+
+def weighted_adjoint(
+    operator: Operator, residual: jax.Array, gain: ArrayLike, variance: ArrayLike, iterations: int
+) -> jax.Array:
+    """Returns Aᵀ·(g·A·Aᵀ + v·I)⁻¹·r, `[B, *image_shape]`: by the operator's SVD, else by conjugate gradients.
+
+    With v = 0 it is A⁺·r/g.
+
+    Args:
+      operator: A.
+      residual: r `[B, …]`, in the shape of a measurement.
+      gain, variance: g and v ≥ 0, scalars, or one number for each example, `[B, 1, …]`.
+      iterations: the number of conjugate gradient steps, without an SVD.
+    """
+    if operator.svd is None:
+        gain, variance = (_as_factor(number, residual) for number in (gain, variance))
+
+        def product(u):
+            return gain * operator.apply(operator.adjoint(u)) + variance * u
+
+        return operator.adjoint(conjugate_gradients(product, residual, iterations))
+    svd = operator.svd
+    values = jnp.asarray(svd.values, residual.dtype)
+    gain, variance = (_as_factor(number, residual, len(operator.image_shape)) for number in (gain, variance))
+    weights = jnp.where(values > 0, values / jnp.where(values > 0, gain * values**2 + variance, 1), 0)
+    return svd.to_image(weights * svd.measured(residual))
+
+
+def _as_factor(number: ArrayLike, like: jax.Array, dims: int | None = None) -> jax.Array:
+    """Returns a number, or one for each example, `[B, 1, …]`, in the dtype of `like` and shaped to multiply it."""
+    number = jnp.asarray(number, like.dtype)
+    return number if number.ndim == 0 else number.reshape(-1, *[1] * (like.ndim - 1 if dims is None else dims))
