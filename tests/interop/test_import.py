@@ -361,7 +361,7 @@ def test_an_unknown_image_size(name, tmp_path):
         interop.load(path, **options)
 
 
-@pytest.mark.parametrize("name", ["improved", "SR3"])
+@pytest.mark.parametrize("name", [pytest.param("improved", marks=pytest.mark.slow), "SR3"])
 def test_the_predictor_goes_through_the_loop(name, tmp_path):
     case = CASES[name]
     run = interop.load(case.save(built(case, torch.float32), tmp_path), **case.options)

@@ -190,7 +190,9 @@ def test_output_depends_on_the_timestep_and_on_each_sample_alone():
     np.testing.assert_allclose(apply(model, params, x[1:], t[1:])[0], eps[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("improved", marks=pytest.mark.slow), "abarankab", "sr3"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("improved", "abarankab")), "sr3"]
+)
 def test_output_depends_on_the_condition_of_each_sample_alone(name):
     model = member(name)
     x, t, condition = inputs(name)
@@ -229,7 +231,9 @@ def test_every_option_that_leaves_the_parameters_changes_the_output(change):
     assert jnp.linalg.norm(a - b) / jnp.linalg.norm(a) > 1e-6
 
 
-@family
+@pytest.mark.parametrize(
+    "name", [name if name in ("ddpm", "sr3") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY]
+)
 def test_every_parameter_has_a_gradient(name):
     model = member(name)
     x, t, condition = inputs(name)
@@ -241,6 +245,7 @@ def test_every_parameter_has_a_gradient(name):
         assert np.any(np.abs(leaf) > 1e-6) or "['k']['bias']" in label, label
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number():
     model = member("improved", channel_mults=(1,), attention_levels=(0,), dropout=0.5)
     x, t, condition = inputs("improved")
