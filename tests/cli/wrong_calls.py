@@ -67,6 +67,7 @@ def right_calls(workdir: Path, folder: Path) -> dict[str, list[str]]:
         "sample": [run, f"--out={folder / 'samples'}"],
         "evaluate": [run, f"--out={folder / 'evaluation.json'}"],
         "likelihood": [run, f"--out={folder / 'likelihood.json'}"],
+        "moments": [run, f"--out={folder / 'moments.json'}"],
         "restore": [run, f"--out={folder / 'restored'}"],
         "ablate": ["--config=ablation_digits", run, f"--out={folder / 'sweep'}"],
         "report": [run, f"--out={folder / 'report.html'}"],
