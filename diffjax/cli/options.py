@@ -137,10 +137,25 @@ def sampling(args: argparse.Namespace, config: ml_collections.ConfigDict) -> ml_
     Raises:
       UserError: an unknown field, or an invalid value.
     """
+    return resolve.parse(config, {f"sample.{field}": text for field, text in _sample_texts(args).items()})
+
+
+def sample_options(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.sample` that the flags of `add_sampling` set, as `Run.with_options` takes them.
+
+    Raises:
+      UserError: an unknown field, or an invalid value.
+    """
+    values = resolve.flatten(sampling(args, config).sample)
+    return {field: values[field] for field in _sample_texts(args) if field in values}
+
+
+def _sample_texts(args: argparse.Namespace) -> dict[str, str]:
+    """Returns field → text of the flags of `add_sampling` that are given."""
     texts = {field: getattr(args, flag) for flag, field in SAMPLE_FLAGS.items() if getattr(args, flag) is not None}
     for text in args.sample:
         texts |= assignments("--sample", text)
-    return resolve.parse(config, {f"sample.{field}": text for field, text in texts.items()})
+    return texts
 
 
 def data(args: argparse.Namespace, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

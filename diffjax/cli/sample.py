@@ -147,11 +147,9 @@ def _from_weights(args: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     given |= {"ema": False} if args.raw else {}
     given |= {"image_size": args.image_size} if args.image_size else {}
     loaded = interop.load(args.weights, **given)
-    sampler = options.sampling(args, loaded.config).sample.sampler
-    if sampler != loaded.config.sample.sampler:
-        loaded = loaded.with_options(sampler=sampler)  # with the options that its authors prefer
-    wanted = resolve.to_dict(options.sampling(args, loaded.config).sample)
-    changed = {name: value for name, value in wanted.items() if loaded.config.sample.get(name, options) != value}
+    changed = options.sample_options(args, loaded.config)
+    if changed.get("sampler") == loaded.config.sample.sampler:
+        del changed["sampler"]  # another one comes with the options that its authors prefer
     network = loaded.with_options(**changed)
     if bool(args.image) != network.task.is_conditional:
         takes = "a" if network.task.is_conditional else "no"

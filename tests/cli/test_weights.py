@@ -122,6 +122,14 @@ def test_another_sampler_keeps_the_options_of_the_folder(exported, run_of, tmp_p
     assert run.config.sample.variance == "fixed_small"
 
 
+def test_a_sampler_with_an_option_that_must_be_given(exported, run_of, tmp_path):
+    run, path = dj.interop.load(exported), tmp_path / "table.json"
+    table = run.with_options(sampler="ddim", num_steps=5, eta=0.5).sampler
+    dj.samplers.save_table(path, table)
+    found = run_of("--weights", exported, "--sampler", "learned", "--steps", 5, "--sample", f"path={path}").sampler
+    np.testing.assert_allclose(found.d, table.d, rtol=1e-12)
+
+
 def save(network, path):
     torch.save(network.state_dict(), path)
     return path
