@@ -114,7 +114,7 @@ def scan(
     def body(carry, columns):
         row, slot = columns
         x, x0, eps, scale = carry.x, *predict_row(predict, row, carry.x, clip)
-        row = _cast(row, x.dtype)
+        row = cast_row(row, x.dtype)
         new_x = row.a * x + row.b * x0 + row.c * eps
         for coefficients, history in ((row.x0_history, carry.x0_history), (row.eps_history, carry.eps_history)):
             for k in range(len(history)):
@@ -131,7 +131,7 @@ def scan(
 
 def predict_row(predict: Predict, row: Sampler, x: jax.Array, clip: Clip):
     """Returns (x̂0, ε̂, factor of the noise) of one row: one network call, clipping, re-derivation of ε̂."""
-    row = _cast(row, x.dtype)
+    row = cast_row(row, x.dtype)
     t = jnp.broadcast_to(row.t_net, x.shape[:1])
     x0, eps, frac = network_call(predict, x, t, row.signal, row.noise, clip)
     if clip is not None and row.rederive_eps:
@@ -168,7 +168,7 @@ def _like(x: jax.Array, output: jax.Array) -> jax.Array:
     return jnp.asarray(same_shape(output, x), x.dtype)
 
 
-def _cast(row: Sampler, dtype) -> Sampler:
+def cast_row(row: Sampler, dtype) -> Sampler:
     """Casts the row's floats to the dtype of x, so that no column promotes it."""
     return jax.tree.map(lambda c: c.astype(dtype) if jnp.issubdtype(c.dtype, jnp.floating) else c, row)
 

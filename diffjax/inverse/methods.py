@@ -40,8 +40,8 @@ def ddnm(
       iterations: the number of conjugate gradient steps, for an operator without SVD.
 
     Raises:
-      ValueError: a network that is not callable, an operator that is none, or `iterations` < 1; when called, a
-        measurement of another shape than A·x.
+      ValueError: a network that is not callable, an operator that is not an `Operator`, or `iterations` < 1; when
+        called, a measurement of another shape than A·x.
     """
     return _partial(_ddnm, predict, schedule, operator, y, iterations=iterations)
 

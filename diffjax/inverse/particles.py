@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike
 
 from diffjax.inverse.methods import as_leaf, check_numbers, check_operator, residual_of, tweedie_factor
 from diffjax.inverse.operators import Operator
-from diffjax.loop import Clip, as_clip, network_call
-from diffjax.noise import keys_of, sample_noise
+from diffjax.loop import Clip, as_clip, cast_row, predict_row
+from diffjax.noise import initial_noise, keys_of, sample_noise
 from diffjax.prediction import Predict, as_predict
 from diffjax.steps import Sampler
 
 _RESAMPLING = 2**31
-"""Added to a row's number, the number of the uniform noise by which its particles are resampled."""
+"""What is added to a row's number for the random offset of its resampling."""
 
 
 class Particles(NamedTuple):
@@ -106,26 +106,19 @@ def _run(sampler, predict, operator, y, keys, options, clip, count) -> Particles
         return -0.5 * (square / variance + numbers * jnp.log(2 * jnp.pi * variance))
 
     def twist(x, row):
-        prediction = network_call(predict, x, jnp.full(len(x), row.t_net), row.signal, row.noise, clip)
+        x0, eps, _ = predict_row(predict, row, x, clip)
         r2 = prior_var * row.noise**2 / (row.noise**2 + prior_var * row.signal**2)
-        value = log_likelihood(prediction.x0, noise_std**2 + r2)
-        return jnp.sum(value), (value, prediction)
+        value = log_likelihood(x0, noise_std**2 + r2)
+        return jnp.sum(value), (value, x0, eps)
 
     def body(carry, columns):
         x, log_weights, log_evidence = carry
         number, row = columns
-        row = jax.tree.map(lambda c: c.astype(dtype) if jnp.issubdtype(c.dtype, jnp.floating) else c, row)
-        gradient, (value, prediction) = jax.grad(twist, has_aux=True)(x, row)
+        row = cast_row(row, dtype)
+        gradient, (value, x0, eps) = jax.grad(twist, has_aux=True)(x, row)
         log_weights, log_evidence, effective = _normalized(log_weights + value.reshape(size, count), log_evidence)
         chosen, log_weights = _resampled(keys, number, log_weights, effective < resample_below * count)
-
-        def choose(part):
-            return part[chosen]
-
-        x, gradient, value = choose(x), choose(gradient), choose(value)
-        x0, eps = choose(prediction.x0), choose(prediction.eps)
-        if clip is not None and sampler.rederive_eps:
-            eps = (x - row.signal * x0) / row.noise
+        x, x0, eps, gradient, value = (part[chosen] for part in (x, x0, eps, gradient, value))
         shift = jnp.where(row.d > 0, tweedie_factor(row.signal, row.noise), 0) * gradient
         mean = row.a * x + row.b * x0 + row.c * eps
         # The ε̂ of a shifted x̂0 is (x - √ᾱ·x̂0)/√(1-ᾱ).
@@ -137,7 +130,7 @@ def _run(sampler, predict, operator, y, keys, options, clip, count) -> Particles
         log_weights = log_weights + (ratio - value).reshape(size, count)
         return (x, log_weights, log_evidence), effective
 
-    x = sample_noise(particle_keys, jnp.uint32(2**32 - 1), shape, dtype) * sampler.noise[0].astype(dtype)
+    x = initial_noise(particle_keys, shape, dtype)
     start = x, jnp.full((size, count), -jnp.log(count), dtype), jnp.zeros(size, dtype)
     (x, log_weights, log_evidence), effective = jax.lax.scan(body, start, (jnp.arange(sampler.num_rows), sampler))
     log_weights = log_weights + log_likelihood(x, noise_std**2).reshape(size, count)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffjax.likelihood.every_timestep import Noised, at_every_timestep
 from diffjax.likelihood.variational import check_pixels, check_variances, checked, discretized_gaussian_log_prob
-from diffjax.loop import Clip, as_clip, network_call
-from diffjax.noise import keys_of, sample_noise
-from diffjax.prediction import Predict
+from diffjax.loop import Clip, as_clip
+from diffjax.noise import keys_of
+from diffjax.prediction import Predict, Prediction, as_predict
+from diffjax.process import Scales
 from diffjax.schedules import NoiseSchedule
 
 
@@ -83,24 +85,12 @@ def terms_by_image(
     check_pixels(x0)
     variances = 1.0 - schedule.alpha_bars if decoder_variance is None else decoder_variance
     log_var = np.log(check_variances(schedule, "decoder_variance", variances))
-    rows = (
-        np.arange(schedule.num_timesteps, dtype=np.int32),
-        schedule.sqrt_alpha_bars,
-        schedule.sqrt_one_minus_alpha_bars,
-        log_var,
+    return at_every_timestep(
+        _error_and_decoder, Scales.of(schedule), log_var, as_predict(predict), x0, keys, as_clip(clip)
     )
-    return _terms(rows, predict, x0, keys, as_clip(clip))
 
 
-@jax.jit
-def _terms(rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(1, x0.ndim))
-
-    def body(carry, row):
-        t, signal, noise, log_var = row[0], *(column.astype(x0.dtype) for column in row[1:])
-        x_t = signal * x0 + noise * sample_noise(keys, t, x0.shape[1:], x0.dtype)
-        found = network_call(predict, x_t, jnp.full(len(x0), t), signal, noise, clip).x0
-        nats = -discretized_gaussian_log_prob(x0, found, log_var)
-        return carry, (jnp.mean((found - x0) ** 2, axes), jnp.mean(nats, axes) / math.log(2.0))
-
-    return jax.lax.scan(body, None, rows)[1]
+def _error_and_decoder(at: Noised, output: Prediction, log_var: jax.Array) -> tuple[jax.Array, jax.Array]:
+    axes = tuple(range(1, at.x0.ndim))
+    nats = -discretized_gaussian_log_prob(at.x0, output.x0, log_var)
+    return jnp.mean((output.x0 - at.x0) ** 2, axes), jnp.mean(nats, axes) / math.log(2.0)

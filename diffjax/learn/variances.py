@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffjax.likelihood import mean_and_error
+from diffjax.likelihood.every_timestep import Noised, at_every_timestep
 from diffjax.likelihood.variational import checked
-from diffjax.loop import Clip, as_clip, network_call
-from diffjax.noise import keys_of, sample_noise
-from diffjax.prediction import Predict
+from diffjax.loop import Clip, as_clip
+from diffjax.noise import keys_of
+from diffjax.prediction import Predict, Prediction, as_predict
+from diffjax.process import Scales
 from diffjax.samplers import Moments
 from diffjax.schedules import NoiseSchedule
 
@@ -58,32 +61,13 @@ def mean_moments(eps_square: ArrayLike, x0_mse: ArrayLike) -> Moments:
     )
 
 
-def mean_and_error(values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean over examples and its standard error, `[T]` each, of values `[T, N]`."""
-    values = np.asarray(values, np.float64)
-    return values.mean(1), values.std(1, ddof=1) / np.sqrt(values.shape[1])
-
-
 def moments_by_example(
     schedule: NoiseSchedule, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns ‖ε̂‖²/d and ‖x̂0 - x_0‖²/d of each example of one batch, `[T, B]` each; as `moments`."""
-    rows = (
-        np.arange(schedule.num_timesteps, dtype=np.int32),
-        schedule.sqrt_alpha_bars,
-        schedule.sqrt_one_minus_alpha_bars,
-    )
-    return _squares(rows, predict, x0, keys, as_clip(clip))
+    return at_every_timestep(_squares, Scales.of(schedule), (), as_predict(predict), x0, keys, as_clip(clip))
 
 
-@jax.jit
-def _squares(rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(1, x0.ndim))
-
-    def body(carry, row):
-        t, signal, noise = row[0], row[1].astype(x0.dtype), row[2].astype(x0.dtype)
-        x_t = signal * x0 + noise * sample_noise(keys, t, x0.shape[1:], x0.dtype)
-        found = network_call(predict, x_t, jnp.full(len(x0), t), signal, noise, clip)
-        return carry, (jnp.mean(found.eps**2, axes), jnp.mean((found.x0 - x0) ** 2, axes))
-
-    return jax.lax.scan(body, None, rows)[1]
+def _squares(at: Noised, output: Prediction, _: tuple[()]) -> tuple[jax.Array, jax.Array]:
+    axes = tuple(range(1, at.x0.ndim))
+    return jnp.mean(output.eps**2, axes), jnp.mean((output.x0 - at.x0) ** 2, axes)

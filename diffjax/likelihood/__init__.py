@@ -3,6 +3,8 @@
 x_0 is an 8-bit image in [-1, 1], each element one of k/127.5 - 1, k = 0 … 255.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 
-def mean_and_error(values: ArrayLike) -> tuple[float, float]:
-    """Returns the mean of values `[N]` and its standard error, their standard deviation over √N; N ≥ 2, float64."""
+def mean_and_error(values: ArrayLike) -> tuple[Any, Any]:
+    """Returns the mean of values `[…, N]` and its standard error, the standard deviation over √N; N ≥ 2, float64."""
     values = np.asarray(values, np.float64)
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return values.mean(-1), values.std(-1, ddof=1) / np.sqrt(values.shape[-1])

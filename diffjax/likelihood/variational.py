@@ -10,8 +10,9 @@ from jax.scipy.special import log_ndtr
 from numpy.typing import ArrayLike
 
 from diffjax import process
-from diffjax.loop import Clip, as_clip, network_call
-from diffjax.noise import keys_of, sample_noise
+from diffjax.likelihood.every_timestep import Noised, at_every_timestep
+from diffjax.loop import Clip, as_clip
+from diffjax.noise import keys_of
 from diffjax.prediction import Predict, Prediction, as_predict
 from diffjax.schedules import NoiseSchedule
 
@@ -88,12 +89,9 @@ class Bound(NamedTuple):
     """`[T, B]`: the squared error of x̂0 after `clip`."""
 
 
-class _Rows(NamedTuple):
-    """The tables of a schedule that the bound needs, `[T]`."""
+class _Tables(NamedTuple):
+    """The tables of a schedule that the bound's terms need, `[T]`."""
 
-    t: ArrayLike
-    signal: ArrayLike
-    noise: ArrayLike
     coef_x0: ArrayLike
     coef_xt: ArrayLike
     true_log_var: ArrayLike
@@ -145,17 +143,14 @@ def bound(
             "alpha_bar ends at 0, where eps does not determine x0: predict must return a Prediction "
             "(parameterization.from_v, from_x0)"
         )
-    rows = _Rows(
-        t=np.arange(schedule.num_timesteps, dtype=np.int32),
-        signal=schedule.sqrt_alpha_bars,
-        noise=schedule.sqrt_one_minus_alpha_bars,
+    tables = _Tables(
         coef_x0=schedule.posterior_mean_coef_x0,
         coef_xt=schedule.posterior_mean_coef_xt,
         true_log_var=schedule.posterior_log_variance,
         low=low,
         high=high,
     )
-    return _bound(rows, predict, x0, keys_of(key, len(x0)), as_clip(clip))
+    return _bound(process.Scales.of(schedule), tables, predict, x0, keys_of(key, len(x0)), as_clip(clip))
 
 
 def _log_variance_range(schedule: NoiseSchedule, variance: str | ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -193,29 +188,29 @@ def check_variances(schedule: NoiseSchedule, name: str, variances: ArrayLike) ->
 
 
 @jax.jit
-def _bound(rows: _Rows, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip) -> Bound:
-    axes = tuple(range(1, x0.ndim))
-
-    def body(carry, row):
-        row = row._replace(**{name: column.astype(x0.dtype) for name, column in row._asdict().items() if name != "t"})
-        noise = sample_noise(keys, row.t, x0.shape[1:], x0.dtype)
-        x_t = row.signal * x0 + row.noise * noise
-        output = network_call(predict, x_t, jnp.full(len(x0), row.t), row.signal, row.noise, clip)
-        frac = 0.0 if output.log_var_frac is None else output.log_var_frac
-        log_var = row.low + frac * (row.high - row.low)
-        true_mean, mean = (row.coef_x0 * start + row.coef_xt * x_t for start in (x0, output.x0))
-        nats = jax.lax.cond(
-            row.t == 0,
-            lambda: -discretized_gaussian_log_prob(x0, mean, log_var),
-            lambda: normal_kl(true_mean, row.true_log_var, mean, log_var),
-        )
-        errors = (jnp.mean(error**2, axes) for error in (output.eps - noise, output.x0 - x0))
-        return carry, (jnp.mean(nats, axes) / math.log(2.0), *errors)
-
-    _, (terms, eps_mse, x0_mse) = jax.lax.scan(body, None, rows, reverse=True)
-    last = 2.0 * jnp.log(rows.noise[-1].astype(x0.dtype))
-    prior = jnp.mean(normal_kl(rows.signal[-1].astype(x0.dtype) * x0, last, 0.0, 0.0), axes) / math.log(2.0)
+def _bound(
+    scales: process.Scales, tables: _Tables, predict: Predict, x0: jax.Array, keys: jax.Array, clip: Clip
+) -> Bound:
+    terms, eps_mse, x0_mse = at_every_timestep(_term_and_errors, scales, tables, predict, x0, keys, clip)
+    signal, noise = (jnp.asarray(table[-1], x0.dtype) for table in scales)
+    kl = normal_kl(signal * x0, 2.0 * jnp.log(noise), 0.0, 0.0)
+    prior = jnp.mean(kl, axis=range(1, x0.ndim)) / math.log(2.0)
     return Bound(prior + jnp.sum(terms, axis=0), prior, terms, eps_mse, x0_mse)
+
+
+def _term_and_errors(at: Noised, output: Prediction, row: _Tables) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns L_t in bits/dim, and the squared errors of ε̂ and x̂0, `[B]` each."""
+    axes = tuple(range(1, at.x0.ndim))
+    frac = 0.0 if output.log_var_frac is None else output.log_var_frac
+    log_var = row.low + frac * (row.high - row.low)
+    true_mean, mean = (row.coef_x0 * start + row.coef_xt * at.x_t for start in (at.x0, output.x0))
+    nats = jax.lax.cond(
+        at.t == 0,
+        lambda: -discretized_gaussian_log_prob(at.x0, mean, log_var),
+        lambda: normal_kl(true_mean, row.true_log_var, mean, log_var),
+    )
+    eps_mse, x0_mse = (jnp.mean(error**2, axes) for error in (output.eps - at.noise, output.x0 - at.x0))
+    return jnp.mean(nats, axes) / math.log(2.0), eps_mse, x0_mse
 
 
 def check_pixels(x0: jax.Array) -> None:

@@ -136,7 +136,7 @@ def moments(
 
     found = variances.mean_moments(*by_image(variances.moments_by_example))
     _, decoder = by_image(partial(terms.terms_by_image, decoder_variance=found.x0_mse))
-    return found._replace(**dict(zip(("decoder", "decoder_error"), variances.mean_and_error(decoder), strict=True)))
+    return found._replace(**dict(zip(("decoder", "decoder_error"), likelihood.mean_and_error(decoder), strict=True)))
 
 
 def _batches(
