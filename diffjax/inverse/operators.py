@@ -254,11 +254,13 @@ def from_function(function: Callable[[jax.Array], jax.Array], image_shape: Shape
     """
     function = as_pytree(function)
     transpose = jax.tree_util.Partial(_transpose, function, np.zeros(image_shape, np.float32))
+    zeros = jnp.zeros((1, *image_shape), jnp.float32)
     try:
-        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(lambda x: transpose(function(x)), images)
-    except (NotImplementedError, TypeError, AssertionError) as error:
+        jax.eval_shape(lambda x: transpose(function(x)), zeros)
+    except (NotImplementedError, AssertionError) as error:  # JAX asserts for a product of two inputs
         raise ValueError("this function is not linear: jax.linear_transpose cannot transpose it") from error
+    if jnp.any(function(zeros) != 0):
+        raise ValueError("this function is not linear: of zeros it returns other numbers; subtract them from y too")
     return Operator(apply=function, adjoint=transpose, image_shape=tuple(image_shape))
 
 

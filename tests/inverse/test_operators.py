@@ -125,6 +125,9 @@ def test_wrong_arguments():
         (lambda: operators.matrix(np.ones((1, 3)), SHAPE), r"weights of shape \(1, 3\) must be \[M, 96\]"),
         (lambda: operators.matrix(np.ones((1, 5000)), (5000,)), "images of 5000 elements are too large"),
         (lambda: operators.from_function(jnp.tanh, SHAPE), "this function is not linear"),
+        (lambda: operators.from_function(lambda x: x**2, SHAPE), "this function is not linear"),
+        (lambda: operators.from_function(lambda x: x * x[:, ::-1], SHAPE), "this function is not linear"),
+        (lambda: operators.from_function(lambda x: 2 * x + 1, SHAPE), "not linear: of zeros it returns other numbers"),
         (lambda: operators.mask(np.ones(SHAPE))(jnp.ones((1, 3, 3, 1))), r"x of shape \(1, 3, 3, 1\) must be images"),
     ):
         with pytest.raises(ValueError, match=words):
