@@ -1,5 +1,6 @@
 """Builds the objects that a resolved config describes; errors name the field, and come before any device work."""
 
+import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -103,6 +104,8 @@ def params_shape(task: Task) -> Any:
 def sampling(config: ml_collections.ConfigDict, task: Task) -> Sampling:
     """Returns the schedule, sampler, clipping and guidance that `config.sample` sets for a task.
 
+    Warns if the sampler calls the network at timesteps that it was not trained at.
+
     Raises:
       UserError: an invalid value, or one that the network does not support.
     """
@@ -127,7 +130,20 @@ def sampling(config: ml_collections.ConfigDict, task: Task) -> Sampling:
             f"config.sample.variance: {variance!r} is not what this network predicts; allowed are 'fixed_small', "
             f"'fixed_large', {task.variance!r}"
         )
+    _warn_of_timesteps(made.sampler, task)
     return made
+
+
+def _warn_of_timesteps(sampler: Sampler, task: Task) -> None:
+    trained = task.trained_timesteps
+    unknown = [] if trained is None else np.setdiff1d(sampler.t_net, trained)
+    if len(unknown):
+        known = ", ".join(map(str, trained[:8])) + (", …" if len(trained) > 8 else "")
+        warnings.warn(
+            f"config.sample: this network was trained at t = {known} alone, and the sampler also calls it at "
+            f"{unknown[-1]}, where its output means nothing",
+            stacklevel=3,
+        )
 
 
 def sampler(options: ml_collections.ConfigDict, schedule: NoiseSchedule) -> Sampler:

@@ -227,6 +227,11 @@ class Task(abc.ABC):
         """Whether the network may be sampled on another schedule than the one it was trained on."""
         return False
 
+    @property
+    def trained_timesteps(self) -> np.ndarray | None:
+        """The timesteps that the network is trained at, int `[N]`; None: all of the schedule."""
+        return None
+
     def sampled_params(self, params: Any) -> Any:
         """Returns the parameters that sampling uses, without those that training alone uses."""
         return params

@@ -113,6 +113,11 @@ class Distillation(Generation):
 
         return per_example
 
+    @property
+    def trained_timesteps(self) -> np.ndarray:
+        """The starts of the student's steps."""
+        return learn.StepPairs.of(self.schedule, self.num_steps).start
+
     def predictor(self, params: Any, **options: Any) -> Predict:
         """Returns `predict(x, t)` of the student."""
         return super().predictor(self.sampled_params(params), **options)

@@ -37,6 +37,18 @@ def test_the_steps_of_sampling_are_the_students():
     assert given == {"task": {"name": "distillation", "teacher": "runs/digits"}}
 
 
+def test_sampling_at_other_timesteps_warns(tmp_path, recwarn):
+    write_run(tmp_path / "student", DISTILL | {"task.teacher": "nowhere"})
+    run = dj.runs.load(tmp_path / "student")  # its config sets five steps
+    recwarn.clear()
+    for sampler in ("ddim", "ddpm"):
+        assert run.with_options(num_steps=4, sampler=sampler).sampler.num_rows == 4
+    assert not recwarn
+    words = "^config.sample: this network was trained at t = 19, 14, 9, 4 alone, and the sampler also calls it at 12"
+    with pytest.warns(UserWarning, match=words):
+        run.with_options(num_steps=3)
+
+
 def test_training_resumes_to_the_bit_and_the_student_is_a_teacher(tmp_path, teacher):
     workdir, average = teacher
     config = tiny_config(DISTILL | {"task.teacher": str(workdir), "optimizer.name": "adamw"})
