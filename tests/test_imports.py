@@ -42,6 +42,18 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_commands_start_without_other_frameworks():
+    """Even where they are installed: PyTorch alone takes 2 s."""
+    heavy = ["tensorflow", "torch", "matplotlib", "diffusers", "sklearn", "google.cloud.storage"]
+    code = (
+        "import importlib, sys; from diffjax.cli.main import COMMANDS\n"
+        "for name in COMMANDS: importlib.import_module(f'diffjax.cli.{name}')\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_submodules_are_imported_on_first_use():
     code = "import diffjax as dj; dj.models.UNet(); assert 'models' in dir(dj); dj.nothing"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import socket
 import tempfile
 import time
 import uuid
@@ -14,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from diffjax.errors import UserError, writing
 from diffjax.files import in_bucket, to_path, upload, write
@@ -144,17 +145,19 @@ class _Jsonl:
 
 
 class _TensorBoard:
-    """Writes event files in this thread, because tensorboardX's own thread blocks all reports once the disk is full."""
+    """Writes event files in this thread: TensorBoard's own writer has one that no report passes once the disk is full."""
 
     def __init__(self, folder: Path, step: int):
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start))
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._events = RecordWriter((folder / name).open("wb"))
+        self._write(file_version="brain.Event:2")
+        self._write(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._write(step, [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        shown = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=summary_pb2.Summary(value=shown))
 
     def write_image(self, step: int, name: str, picture: np.ndarray) -> None:
         encoded = io.BytesIO()
@@ -163,11 +166,12 @@ class _TensorBoard:
         image = summary_pb2.Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encoded.getvalue()
         )
-        self._write(step, [summary_pb2.Summary.Value(tag=name, image=image)])
+        shown = summary_pb2.Summary.Value(tag=name, image=image)
+        self._write(step=step, summary=summary_pb2.Summary(value=[shown]))
 
-    def _write(self, step: int, values: list[summary_pb2.Summary.Value]) -> None:
-        summary = summary_pb2.Summary(value=values)
-        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+    def _write(self, **fields: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), **fields)
+        self._events.write(event.SerializeToString())
         self._events.flush()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto import event_pb2
+from tensorboard.compat.proto import event_pb2
 
 from diffjax import json_files
 from diffjax.errors import UserError
