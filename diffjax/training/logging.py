@@ -145,7 +145,7 @@ class _Jsonl:
 
 
 class _TensorBoard:
-    """Writes event files in this thread: TensorBoard's own writer has one that no report passes once the disk is full."""
+    """Writes event files in this thread: after a full disk, the thread of TensorBoard's own writer writes no more."""
 
     def __init__(self, folder: Path, step: int):
         self._folder = folder
