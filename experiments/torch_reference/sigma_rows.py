@@ -1,11 +1,12 @@
 """The rows of `experiments/crosscheck.py` for the solvers in x̄ and σ̄, against diffusers, k-diffusion, azula and papers."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from diffjax import samplers, timesteps
-from torch_reference import azula_samplers, er_sde, k_diffusion, sigma_space
+from torch_reference import azula_samplers, er_sde, k_diffusion, learned, restart, sigma_space
 from torch_reference.compare import Row
 
 
@@ -110,11 +111,41 @@ def er_sde_row(num_steps, order) -> Row:
     )
 
 
+def restart_row(num_steps) -> Row:
+    """Restart sampling against its algorithm in PyTorch; the table's own grid goes up and down."""
+    options = {"intervals": [(0.2, 1.5, 3, 2), (2.0, 6.0, 2, 1)], "restart_noise": 1.01}
+    return Row(
+        schedule="linear",
+        grid="karras",
+        steps=num_steps,
+        sampler="restart",
+        counterpart="Restart by its paper",
+        ours=lambda sch: samplers.restart(sch, timesteps.karras(sch, num_steps), **options),
+        theirs=restart.runner(num_steps, **options),
+        clip=1.0,
+    )
+
+
+def learned_row() -> Row:
+    """The fitted table of the digits against a loop over its file."""
+    path = Path(__file__).parents[1] / "pretrained" / "digits" / "learned_5.json"
+    return Row(
+        schedule="linear",
+        grid="its own",
+        steps=5,
+        sampler="learned",
+        counterpart="its JSON file in PyTorch",
+        ours=lambda sch: samplers.learned(sch, timesteps.trailing(1000, 5), path=str(path)),
+        theirs=learned.runner(path),
+        clip=1.0,
+    )
+
+
 def rows() -> list[Row]:
     """Every row."""
     two_s, sde = samplers.dpm_solver_pp_2s_ancestral, samplers.dpm_solver_pp_sde
     ancestral = partial(samplers.dpm2, eta=1.0)
-    made = []
+    made = [learned_row()]
     for num_steps in (10, 25):
         made += [
             diffusers_row("lms", "LMSDiscrete", "LMSDiscreteScheduler", samplers.lms, num_steps=num_steps),
@@ -154,6 +185,7 @@ def rows() -> list[Row]:
                 "dpm_solver_pp_sde", "dpmpp_sde", partial(sde, eta=0.5), draws=brownian, eta=0.5, num_steps=num_steps
             ),
             *one_call_rows(num_steps),
+            restart_row(num_steps),
             *(er_sde_row(num_steps, order) for order in (1, 2, 3)),
             *(azula_row(num_steps, order, predict_x0=in_x0) for order in (1, 2, 3) for in_x0 in (False, True)),
         ]
