@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         training,
         viz,
     )
+    from diffjax.training.arrays import train
 
 __version__ = "0.1.0"
 
@@ -100,6 +101,7 @@ __all__ = [
     "tasks",
     "thresholds",
     "timesteps",
+    "train",
     "training",
     "viz",
 ]
@@ -107,6 +109,8 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str):
+        if name == "train":
+            return importlib.import_module("diffjax.training.arrays").train
         if name in _LAZY:
             return importlib.import_module(f"diffjax.{name}")
         raise AttributeError(f"module 'diffjax' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffjax.data import degradations, pixels
+from diffjax.data import degradations, pixels, toys
 from diffjax.data.images import prepare
 from diffjax.data.sources import (
     NO_LABEL,
@@ -56,6 +56,7 @@ __all__ = [
     "source_index",
     "split",
     "tfds",
+    "toys",
 ]
 
 _PIPELINE = ("Batches", "Prefetch", "Prepare", "batches", "prepared", "source_index")

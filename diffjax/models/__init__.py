@@ -4,9 +4,11 @@ from diffjax.models.apply import predictor
 from diffjax.models.base import NETWORKS, Network, count_params, init_params, num_classes
 from diffjax.models.dit import DiT
 from diffjax.models.layers import NO_LABEL
+from diffjax.models.mlp import MLP
 from diffjax.models.unet import UNet, by_level
 
 __all__ = [
+    "MLP",
     "NETWORKS",
     "NO_LABEL",
     "DiT",
