@@ -38,7 +38,10 @@ class MLP(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """Predicts from x `[B, D]` and t `[B]`: `[B, out_channels]`. The other arguments are not used."""
-        dense = lambda size: nn.Dense(size, dtype=self.dtype)
+
+        def dense(size):
+            return nn.Dense(size, dtype=self.dtype)
+
         time = nn.silu(dense(self.width)(embeddings.sinusoidal(t, self.width)))
         h = dense(self.width)(x)
         for _ in range(self.depth):

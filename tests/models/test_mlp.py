@@ -12,7 +12,10 @@ def test_any_size_of_vectors():
 
 def test_parameters():
     width, depth, size = 8, 2, 3
-    dense = lambda a, b: a * b + b
+
+    def dense(a, b):
+        return a * b + b
+
     expected = dense(width, width) + dense(size, width) + 3 * depth * dense(width, width) + dense(width, size)
     assert count_params(init_params(MLP(width=width, depth=depth), (size,), jax.random.key(0))) == expected
 
