@@ -99,6 +99,7 @@ TINY = {
     "model.base_channels": 8,
     "model.channel_mults": (1,),
     "model.num_res_blocks": 1,
+    "model.middle_blocks": False,
     "optimizer.warmup_steps": 2,
     "train.steps": 12,
     "train.batch_size": 8,

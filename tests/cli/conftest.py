@@ -9,6 +9,7 @@ BRIEF = {
     "model.base_channels": 8,
     "model.channel_mults": (1,),
     "model.num_res_blocks": 1,
+    "model.middle_blocks": False,
     "optimizer.learning_rate": 1e-2,
     "optimizer.warmup_steps": 2,
     "train.steps": 60,
