@@ -90,7 +90,7 @@ def config(args: argparse.Namespace, *, schema: Section = SCHEMA) -> ml_collecti
     return resolve.parse(found, args.config_fields, schema=schema)
 
 
-def add_workdir(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def add_workdir(parser: Any, *, required: bool = True) -> None:
     """Adds `--workdir`."""
     parser.add_argument("--workdir", type=path, required=required, help="a folder that `diffjax train` has written")
 
@@ -257,6 +257,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be ≥ 1")
+    return value
+
+
+def nonnegative(text: str) -> float:
+    """Parses a finite number ≥ 0, as a `type=` of argparse."""
+    value = float(text)
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be ≥ 0 and finite")
     return value
 
 

@@ -7,6 +7,9 @@ diffjax restore --workdir runs/deblur --data path=test --whole --num 20 \
 diffjax restore --workdir runs/sr3 --search 25 --num 200 [--best psnr]            # finds a short schedule
 diffjax restore --workdir runs/sr3_16_64 --cascade runs/sr3_64_256,num_steps=100  # enlarges twice
 
+diffjax restore --workdir runs/digits --operator downsampling,factor=2 --method mmps --method ddrm,eta=0.9 \
+    --noise-std 0.1 --num-samples 8          # with a network that generates images
+
 The table has a row for the input, each run of --compare, each baseline that is part of the model (the predictor of a
 deblurring), and each --sample. A --sample sets fields of config.sample, num_samples (the mean of so many samples) and
 noise_scale (the factor of x_T and of the noise of each step). Images are those held out of training, or else those
@@ -18,12 +21,19 @@ not report figures on the images by which the schedule was chosen.
 With --cascade the images are those of the last stage, reduced by the product of all factors. Each --sample is then the
 first stage alone, enlarged bicubically, and the row `cascade` is the first --sample followed by all later stages.
 
+With --operator, a run or --weights that generates images restores them by posterior sampling: x given the measurement
+y = A·x + σ_y·noise. A row has one sample of each image; with --num-samples 2 or more, another row has their mean. The
+runs of --compare get the images as their own config degrades them.
+
 Writes `restoration.json`, `restoration.md`, `restored.png` (input, baselines, samples by number, truth), `curve.png`
 (--best against PSNR, with Matplotlib) and `restored.npz` (of the cascade, or else of the first --sample; with --whole a
 folder of PNG files).
   psnr, ssim      means over images, of all channels alike or of --luma's Y; ± the standard deviation over images
   lpips           version 0.1 on AlexNet, with weights that you provide (--lpips); ± the standard error of its mean
   consistency     of reductions: MSE between the restored image, reduced again, and the small image, in [0, 1]²·10⁵
+  residual        of posterior samples: the root mean square of A·x - y, in units of σ_y's
+  rank_deviation  of two or more samples: how far the truth's ranks among them are from uniform, 0 … K/(K+1)
+  spread_over_error  of the same: 1 if they are spread as much as their mean is wrong; below 1: too certain
   kernel, frechet distances between the restored and the true images, or between their tiles (--tile), in features of
                   --extractor; Fréchet if there are more of them than the extractor has dimensions. Pixels of small
                   tiles (--tile 8) measure fine structure with few images.
@@ -33,7 +43,7 @@ import argparse
 import json
 
 from diffjax import viz
-from diffjax.cli import launch, options
+from diffjax.cli import launch, options, posterior
 from diffjax.errors import UserError, naming, writing
 from diffjax.files import write
 from diffjax.metrics import image_quality, lpips, records, registry
@@ -46,7 +56,11 @@ from diffjax.runs.run import Run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    options.add_workdir(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    options.add_workdir(source, required=False)
+    source.add_argument(
+        "--weights", type=options.local_path, help="weights that `diffjax sample` reads, with --operator and --data"
+    )
     parser.add_argument(
         "--compare", action="append", default=[], type=options.path, metavar="WORKDIR",
         help="another run that restores images of this shape; adds a row (repeatable)",
@@ -84,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=options.seed, default=0, help="the seed of degradations and noise (default: 0)")
     parser.add_argument("--out", type=options.path, help="folder to write to (default: WORKDIR/restored)")
+    posterior.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -92,10 +107,14 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: a workdir without a run that restores images, an invalid value, or images that do not fit.
     """
-    launch.start()
-    out = options.output_folder(args.out or args.workdir / "restored")
     with naming("--best"):
         registry.find(args.best)
+    if args.operator is not None:
+        posterior.run_command(args)
+        return
+    posterior.check_absent(args)
+    launch.start()
+    out = options.output_folder(args.out or args.workdir / "restored")
     network = restore.load(args.workdir)
     cascade = _cascade(network, args)
     searched = _searched(args.search)

@@ -7,12 +7,17 @@ from diffjax.inverse.methods import ddnm, diffpir, diffpir_noise, mmps, pigdm
 from diffjax.inverse.mixtures import GaussianMixture
 from diffjax.inverse.operators import SVD, Operator
 from diffjax.inverse.particles import Particles, twisted
+from diffjax.inverse.registry import METHODS, OPERATORS, Problem
+from diffjax.inverse.registry import sample as sample_posterior
 
 __all__ = [
+    "METHODS",
+    "OPERATORS",
     "SVD",
     "GaussianMixture",
     "Operator",
     "Particles",
+    "Problem",
     "conjugate_gradients",
     "ddnm",
     "ddnm_plus",
@@ -23,6 +28,7 @@ __all__ = [
     "mmps",
     "operators",
     "pigdm",
+    "sample_posterior",
     "twisted",
     "weighted_adjoint",
 ]

@@ -156,7 +156,9 @@ def _resampled(keys, number, log_weights, wanted):
     Systematic resampling (Kitagawa 1996): K equidistant points with one random offset in the cumulated weights.
     """
     size, count = log_weights.shape
-    offsets = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _RESAMPLING + number)))(keys)
+    offsets = jax.vmap(
+        lambda key: jax.random.uniform(jax.random.fold_in(key, jnp.uint32(_RESAMPLING) + number.astype(jnp.uint32)))
+    )(keys)
     points = (jnp.arange(count) + offsets[:, None].astype(log_weights.dtype)) / count
     cumulated = jnp.cumsum(jnp.exp(log_weights), axis=1)
     drawn = jnp.minimum(jax.vmap(jnp.searchsorted)(cumulated, points), count - 1)

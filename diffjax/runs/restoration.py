@@ -13,7 +13,7 @@ from diffjax.data.pixels import to_float, to_uint8
 from diffjax.errors import UserError, naming
 from diffjax.metrics.image_quality import Pair
 from diffjax.noise import sample_keys
-from diffjax.runs import build
+from diffjax.runs import build, resolve
 from diffjax.tasks.base import Restore
 
 
@@ -45,6 +45,19 @@ def load_pairs(config: ml_collections.ConfigDict, num: int, *, seed: int = 0, wh
                 record = degradations.sample(np.random.default_rng((seed, n)), **images.degrade.keywords)
                 pairs.append(Pair(truth, degradations.apply(record, truth), record))
     return pairs
+
+
+def conditions(config: ml_collections.ConfigDict, pairs: Sequence[Pair], *, seed: int) -> list[np.ndarray]:
+    """Returns the true images of `pairs`, degraded as a config says: uint8 `[H, W, C]`.
+
+    Args:
+      config: the config of a run that restores images, with `data.degradation`.
+      pairs: the images.
+      seed: the seed of the degradations; image n has its own generator, seeded with (seed, n).
+    """
+    options = resolve.to_dict(config.data.degradation)
+    records = [degradations.sample(np.random.default_rng((seed, n)), **options) for n in range(len(pairs))]
+    return [degradations.apply(record, pair.truth) for record, pair in zip(records, pairs, strict=True)]
 
 
 def small_input(pair: Pair) -> np.ndarray:

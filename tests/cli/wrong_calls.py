@@ -11,6 +11,7 @@ NUMBERS = {
     options.positive: ["x", "", "0", "-1", "1.5", "nan"],
     options.natural: ["x", "", "-1", "1.5", "nan"],
     options.seed: ["x", "", "-1", "1.5", str(2**32)],
+    options.nonnegative: ["x", "", "-1", "nan", "inf"],
     int: ["x", "", "1.5", "nan"],
     float: ["x", "", "1e", "0.123456"],
 }
@@ -28,6 +29,8 @@ TEXTS = {
     "extractor": ["nope", "nowhere:extractor", "nowhere.safetensors", ""],
     "figures": ["nope", "", "nowhere:figure"],
     "label": ["x", "1.5", "99", "-1", ""],
+    "operator": ["nope", "", "downsampling,factor=x", "downsampling,factor=3", "box,nope=1", "box,height", "a:b"],
+    "method": ["nope", "", "mmps,iterations=x", "mmps,iterations=0", "mmps,nope=1", "mmps"],
     "methods": ["nope", "", "sampled,nope"],
 }
 PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]

@@ -242,5 +242,7 @@ def test_pinned_loop(record, tmp_path):
     if record.scheduler in NOT_HERE:
         pytest.skip(NOT_HERE[record.scheduler])
     run = run_batch if record.kind == "batch" else run_loop
-    # 3e-9 is the rounding of states that are thousands of times larger than their differences.
-    np.testing.assert_allclose(run(record, tmp_path), record.float64_sum, rtol=1e-8)
+    # 3e-9 is the rounding of states that are thousands of times larger than their differences. torchsde's Brownian
+    # motion is in float32, and depends in its last bits on the processor.
+    rtol = 1e-6 if record.scheduler == "DPMSolverSDEScheduler" else 1e-8
+    np.testing.assert_allclose(run(record, tmp_path), record.float64_sum, rtol=rtol)
