@@ -52,8 +52,7 @@ def parse(name: str, texts: Mapping[str, str], of: Registry, where: str) -> Name
       UserError: an unknown name or option, or an invalid value; it begins with `where`.
     """
     with naming(where):
-        known = registry.options_of(name, of)
-        section, given = Section("", known), {}
+        known, given = registry.options_of(name, of), {}
         for option, text in texts.items():
             if option not in known:
                 allowed = ", ".join(known) or "none"
@@ -62,7 +61,18 @@ def parse(name: str, texts: Mapping[str, str], of: Registry, where: str) -> Name
                 given[option] = known[option].parse(text)
             except ValueError as error:
                 raise ValueError(f"{name}: {option}: {error}") from error
-    return Named(name, dict(resolve.resolve(given, section=section, name=f"{where} {name}")))
+    return named(name, given, of, where)
+
+
+def named(name: str, options: Mapping[str, Any] | None, of: Registry, where: str) -> Named:
+    """Returns an entry of a registry with values for its options, checked; the others get their defaults.
+
+    Raises:
+      UserError: an unknown name or option, or an invalid value; it begins with `where`.
+    """
+    with naming(where):
+        section = Section("", registry.options_of(name, of))
+    return Named(name, dict(resolve.resolve(dict(options or {}), section=section, name=f"{where} {name}")))
 
 
 def check(run: Run) -> None:

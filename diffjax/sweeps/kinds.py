@@ -27,7 +27,7 @@ from diffjax.tasks.base import TASKS
 from diffjax.tasks.distillation import Distillation
 from diffjax.training.checkpoints import has_checkpoint
 
-KINDS = Registry("kind of sweep")
+KINDS = Registry("kind of sweep", package="diffjax.sweeps")
 
 
 class Kind(NamedTuple):

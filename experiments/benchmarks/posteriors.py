@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffjax as dj
-from diffjax import inverse, samplers, schedules, timesteps
+from diffjax import editing, inverse, samplers, schedules, timesteps
 from diffjax.data import degradations
 from diffjax.inverse import operators
 
@@ -34,6 +34,7 @@ METHODS = (
     "diffpir",
     "dps",
     "twisted",
+    "repaint",
 )
 FIGURES = ("mean", "covariance", "modes", "sliced")
 
@@ -100,6 +101,10 @@ def run(problem: Problem, method: str, *, num: int, steps: int, seed: int = 0) -
             ddpm, network, operator, y[None], jax.random.key(seed), noise_std=std, num_particles=num
         )
         return np.asarray(found.x[0]).reshape(num, -1), np.asarray(found.weights[0])
+    if method == "repaint":
+        table = editing.resampled(schedule, ddpm, jump=10, times=10)
+        known = np.asarray(operator(np.ones((1, *operator.image_shape)))).astype(bool)
+        return _flat(editing.inpaint(schedule, table, network, ys, known, keys))
     sampler, predict = {
         "exact network": lambda: (ddpm, problem.exact.predict(schedule)),
         "ddnm": lambda: (samplers.ddim(schedule, grid, eta=0.85), inverse.ddnm(network, schedule, operator, ys)),
@@ -117,8 +122,17 @@ def run(problem: Problem, method: str, *, num: int, steps: int, seed: int = 0) -
         "dps": lambda: (ddpm, inverse.dps(network, ddpm, operator, ys, scale=0.3)),
     }[method]()  # fmt: skip
     x = dj.initial_noise(keys, operator.image_shape, jnp.float64)
-    x = dj.sample(sampler, predict, x, keys if sampler.is_stochastic else None)
-    return np.asarray(x).reshape(num, -1), np.full(num, 1.0 / num)
+    return _flat(dj.sample(sampler, predict, x, keys if sampler.is_stochastic else None))
+
+
+def _flat(x: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns samples `[num, …]` as `[num, N]`, and equal weights."""
+    return np.asarray(x).reshape(len(x), -1), np.full(len(x), 1.0 / len(x))
+
+
+def methods_of(name: str) -> tuple[str, ...]:
+    """Returns the methods that a problem is solved by: RePaint takes masks alone."""
+    return tuple(method for method in METHODS if method != "repaint" or name == "Gaussian, mask")
 
 
 def figures(problem: Problem, x: np.ndarray, weights: np.ndarray) -> dict[str, float]:
@@ -158,7 +172,7 @@ def rows(num: int, steps: int) -> Iterator[dict[str, object]]:
     for name, problem in problems().items():
         x = np.asarray(problem.exact.sample(jax.random.key(3), num)).reshape(num, -1)
         yield {"problem": name, "method": "exact samples"} | figures(problem, x, np.full(num, 1.0 / num))
-        for method in METHODS:
+        for method in methods_of(name):
             yield {"problem": name, "method": method} | figures(problem, *run(problem, method, num=num, steps=steps))
 
 

@@ -50,12 +50,25 @@ def sweep_of(changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "taste"}, "config.kind: 'taste' must be one of 'quality'"),
+        ({"kind": "taste"}, "config.kind: 'taste' must be one of 'bits'"),
         ({"kind": "bits"}, "config.axes: S=2: config.sample.sampler: 'ddim' must be 'ddpm'"),
         ({"kind": "bits", "sample": {"sampler": "ddpm"}, "num": 1}, "config.num: 1 must be ≥ 2"),
         ({"kind": "bits", "figures": ("bounds",)}, r"config.figures: \('bounds',\) must be some of 'bound'"),
         ({"kind": "training", "base": "nowhere"}, "config.base: nowhere is "),
         ({"kind": "training"}, "config.base: missing; it must be"),
+        ({"kind": "posterior", "operator": "lens"}, "config.axes: S=2: operator: 'lens' is not one of"),
+        ({"kind": "posterior", "operator_options": {"factor": 3}}, "operator.factor: 3 must divide"),
+        ({"kind": "posterior", "operator_options": {"facto": 3}}, "operator downsampling.facto: 3 is given"),
+        ({"kind": "posterior", "noise_std": -1.0}, "noise_std: -1.0 must be a number ≥ 0"),
+        ({"kind": "posterior", "num_samples": 1}, "config.num_samples: 1 must be ≥ 2"),
+        (
+            {"kind": "posterior", "axes": (("m", (("x", {"method": "magic"}),)),)},
+            "config.axes: m=x: method: 'magic' is not one of",
+        ),
+        (
+            {"kind": "posterior", "axes": (("m", (("x", {"nope": 1}),)),)},
+            "config.axes: m=x: nope is neither one of method, .* nor a field of config.sample",
+        ),
         ({"kind": "reconstruction", "sample": {}}, "config.sample: {} is given, but config has no such field"),
         ({"extractor": "eyes"}, "extractor='eyes' must be"),
         ({"extractor": "none.pth"}, "none.pth"),
@@ -119,10 +132,10 @@ def test_runs_that_restore_images_are_refused(kind, tmp_path):
 def test_configs_of_this_repository_are_valid():
     names = (
         "ddim_table1", "ddim_table1_fashion_mnist", "ddim_table2", "distillation", "guidance", "parameterisation",
-        "schedules", "solvers", "timestep_rules", "variance",
+        "posterior", "schedules", "solvers", "timestep_rules", "variance",
     )  # fmt: skip
     sizes = {name: len(grid(resolve.resolve(config_files.load(f"ablations/{name}"), section=SWEEP))) for name in names}
-    assert sizes == dict(zip(names, (25, 18, 7, 5, 11, 24, 8, 140, 25, 18), strict=True))
+    assert sizes == dict(zip(names, (25, 18, 7, 5, 11, 24, 30, 8, 140, 25, 18), strict=True))
 
 
 def test_cells_with_other_values_compile_nothing(workdir, count_compilations):
