@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
 from benchmarks import posteriors
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
