@@ -3,14 +3,10 @@ import fcntl
 import os
 import resource
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 # Before JAX is imported: several host devices, so that data-parallel code is tested as such.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# The older code generator of JAX 0.10 compiles in half the time; newer versions do not have it.
-if version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

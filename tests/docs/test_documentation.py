@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import diffjax as dj
@@ -30,18 +31,23 @@ def test_code(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    train = dj.train
+    train, trailing = dj.train, dj.timesteps.trailing
 
-    def shorter(*args, num_steps, **options):
+    def short_train(*args, num_steps, **options):
         return train(*args, num_steps=min(num_steps, 8), progress=False, **options)
 
-    monkeypatch.setattr(dj, "train", shorter, raising=False)
+    def short_trailing(num_timesteps, num_steps):
+        return trailing(num_timesteps, num_steps if num_steps <= 16 else 5)
+
+    monkeypatch.setattr(dj, "train", short_train)
+    monkeypatch.setattr(dj.timesteps, "trailing", short_trailing)
     scope = {"__name__": "page"}
     for note, code in blocks(page):
         if note.startswith("file: "):
             (tmp_path / note.removeprefix("file: ")).write_text(code)
         elif note != "not run":
             exec(compile(code, name(page), "exec"), scope)
+    jax.block_until_ready([value for value in scope.values() if isinstance(value, jax.Array)])
     sys.modules.pop("own", None)
 
 
