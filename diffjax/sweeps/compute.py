@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from diffjax.errors import UserError, naming, writing
 from diffjax.registry import call
+from diffjax.runs import resolve
 from diffjax.sweeps import cells, output
 from diffjax.sweeps.cells import Cell
 from diffjax.sweeps.config import SWEEP, grid
@@ -70,6 +71,6 @@ def _kind(config: ml_collections.ConfigDict, all_cells: list[Cell], workdir: Pat
     if workdir is None and "workdir" in inspect.signature(entry).parameters:
         raise UserError(f"--workdir: missing; config.kind={config.kind!r} needs the folder of a trained run")
     given = {"grid": all_cells, "workdir": workdir, "folder": folder}
-    options = {name: value for name, value in config.items() if name not in SWEEP.fields}
+    options = {name: value for name, value in resolve.to_dict(config).items() if name not in SWEEP.fields}
     with naming("config"):
         return call(entry, given, options)
