@@ -20,6 +20,7 @@ from diffjax import (
     thresholds,
     timesteps,
 )
+from diffjax.compilation_cache import use_compilation_cache
 from diffjax.noise import initial_noise, sample_keys
 from diffjax.sampling import (
     Prediction,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     )
     from diffjax.training.arrays import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = (
     "data",
@@ -103,6 +104,7 @@ __all__ = [
     "timesteps",
     "train",
     "training",
+    "use_compilation_cache",
     "viz",
 ]
 

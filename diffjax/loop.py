@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from diffjax.noise import sample_noise
 from diffjax.prediction import Predict, Prediction, Target, as_pytree, same_shape

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 # The lowest layer first; a module may import from its own layer and from those below.
 LAYERS = [
     {"errors", "files", "buckets", "state_dicts", "registry", "fields", "noise", "devices", "prediction"},
-    {"launch", "json_files", "continuous_time", "schedules", "thresholds"},
+    {"compilation_cache", "json_files", "continuous_time", "schedules", "thresholds"},
     {"timesteps", "process"},
     {"steps", "parameterization", "guidance"},
     {"samplers"},

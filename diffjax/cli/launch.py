@@ -3,19 +3,17 @@
 import argparse
 import contextlib
 import errno
-import hashlib
 import logging
 import os
-import platform
 import sys
 import threading
 import traceback
 import warnings
-from pathlib import Path
 
 import absl.logging
 import jax
 
+from diffjax.compilation_cache import use_compilation_cache
 from diffjax.errors import UserError
 from diffjax.training import peers
 
@@ -152,26 +150,6 @@ def processes(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in ("distributed", "coordinator", "num_processes", "process_id")}
 
 
-def use_compilation_cache() -> None:
-    """Stores compiled programs in `$DIFFJAX_CACHE`, or else `diffjax/jax` in the user's cache folder.
-
-    A `JAX_COMPILATION_CACHE_DIR` that is set takes precedence; processes and hosts may share it. Each kind of CPU has a
-    folder of its own, since its programs do not run elsewhere.
-    """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("DIFFJAX_CACHE") or user / "diffjax" / "jax") / _cpu()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        warnings.warn(f"no compilation cache: cannot write {folder}: {error.strerror}", stacklevel=2)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
 def use_cores(batch_size: int | None = None) -> None:
     """Makes one CPU device per core, since splitting a batch over cores is faster than splitting each operation.
 
@@ -186,16 +164,6 @@ def use_cores(batch_size: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", max(n for n in counts if (batch_size or 0) % n == 0))
     if _CPU_WAIT not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_WAIT}={24 * 3600}".strip()
-
-
-def _cpu() -> str:
-    """Returns a name for this host's kind of CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        features = next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        features = platform.processor()
-    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def _one_line(message, category, filename, lineno, line=None) -> str:

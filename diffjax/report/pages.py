@@ -30,6 +30,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bo
 h3 { font-size: 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figure.wide img { width: 100%; image-rendering: pixelated; }
+@media (prefers-color-scheme: dark) { figure.plot img { filter: invert(0.91) hue-rotate(180deg); } }
 figcaption, .note { color: var(--faint); font-size: 0.9rem; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; }
@@ -96,12 +98,21 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, bold: C
     return f'<div class="table"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def figure(path: str | os.PathLike, caption: str) -> str:
-    """Returns a picture, contained in the page, above its caption.
+def figure(path: str | os.PathLike, caption: str, *, wide: bool = False) -> str:
+    """Returns a picture, contained in the page, above its caption; with `wide`, as wide as the page.
 
     Raises:
       UserError: a file of another kind than PNG, GIF and WebP, or that cannot be read.
     """
+    return _figure(path, caption, "wide" if wide else "")
+
+
+def plot(path: str | os.PathLike, caption: str) -> str:
+    """Returns a plot, as `figure` does; on a dark page its white ground is dark and its black lines are light."""
+    return _figure(path, caption, "plot")
+
+
+def _figure(path: str | os.PathLike, caption: str, kind: str) -> str:
     path = to_path(path)
     if path.suffix not in _TYPES:
         raise UserError(f"{path}: a picture's suffix is one of {', '.join(map(repr, _TYPES))}")
@@ -110,7 +121,8 @@ def figure(path: str | os.PathLike, caption: str) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     image = f'<img src="data:{_TYPES[path.suffix]};base64,{data}" alt="{_text(caption)}">'
-    return f"<figure>{image}<figcaption>{_text(caption)}</figcaption></figure>"
+    opening = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{opening}{image}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def _text(value: object) -> str:

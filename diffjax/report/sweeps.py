@@ -25,8 +25,8 @@ def of_sweep(folder: Path) -> str:
     for name in names:
         header, body, best = pivot(rows, name)
         tables += [pages.heading(name), pages.table(header, body, bold=best)]
-    plots = [pages.figure(path, path.stem.replace("_", " ")) for path in sorted(folder.glob("*.png"))]
     axes = list(rows[0][0].labels)
+    plots = [_plot(path, axes) for path in sorted(folder.glob("*.png"))]
     lines = [[*cell.labels.values(), *(_number(figures.get(name)) for name in found)] for cell, figures in rows]
     sections = [
         pages.Section("Figures", tables),
@@ -38,6 +38,18 @@ def of_sweep(folder: Path) -> str:
     if any("<strong>" in block for block in tables):
         text += " The best value of each column is bold."
     return pages.page(folder.resolve().name, [pages.paragraph(text)], sections)
+
+
+def _plot(path: Path, axes: list[str]) -> str:
+    """Returns a picture that `diffjax ablate` has written, with what it shows in words."""
+    if path.stem == "images":
+        return pages.figure(path, "A row of images for each cell.")
+    if path.stem == "map":
+        return pages.plot(path, f"All cells: {axes[0]} across, {' and '.join(axes[1:])} down.")
+    return pages.plot(
+        path,
+        f"{path.stem.removeprefix('curves_').replace('_', ' ')}, a curve for each {' and '.join(axes[1:]) or 'sweep'}.",
+    )
 
 
 def _number(value: object) -> object:

@@ -1,10 +1,12 @@
 """Makes the HTML page of a training run, and the pictures on it."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,9 @@ from diffjax.runs.run import Run
 from diffjax.runs.train import examples
 from diffjax.training import logging
 from diffjax.training.step import NUM_BUCKETS
+
+if TYPE_CHECKING:
+    from diffjax.viz.figure import Figure
 
 _TIMESTEPS = 64
 """The largest number of timesteps at which the loss is measured."""
@@ -142,10 +147,8 @@ def _likelihood(workdir: Path) -> list[str]:
 
 def _training(num_timesteps: int, workdir: Path, folder: Path) -> list[str]:
     with naming("metrics.jsonl"):
-        path = viz.training_loss(
-            folder / "training_loss.png", logging.read(workdir), num_timesteps=num_timesteps, num_parts=NUM_BUCKETS
-        )
-    return [pages.figure(path, "The training loss over steps.")]
+        plot = viz.training_loss(logging.read(workdir), num_timesteps=num_timesteps, num_parts=NUM_BUCKETS)
+    return [_plot(folder / "training_loss.png", plot, "The training loss over steps.")]
 
 
 def _loss_by_timestep(run: Run, folder: Path, seed: int, count: int) -> list[str]:
@@ -167,12 +170,11 @@ def _loss_by_timestep(run: Run, folder: Path, seed: int, count: int) -> list[str
             part = {field: jnp.asarray(values[numbers]) for field, values in batch.items()}
             parts.append(np.asarray(losses.by_timestep(loss, run.params, part, t, sample_keys(seed, start, size))))
         measured[name] = np.concatenate(parts, axis=1)[:, :num]
-    path = viz.loss_by_timestep(folder / "loss_by_timestep.png", t, measured)
     caption = (
         f"The training objective by timestep, with the EMA parameters and without dropout, at {len(t)} timesteps, with "
         "one noise for each image; shaded: ± one standard error over the images."
     )
-    return [pages.figure(path, caption)]
+    return [_plot(folder / "loss_by_timestep.png", viz.loss_by_timestep(t, measured), caption)]
 
 
 def _batch(source: data.Source, found: build.Images, num: int, seed: int) -> dict[str, np.ndarray]:
@@ -187,8 +189,12 @@ def _batch(source: data.Source, found: build.Images, num: int, seed: int) -> dic
 
 
 def _schedule(run: Run, folder: Path) -> list[str]:
-    path = viz.schedule(folder / "schedule.png", run.schedule)
-    return [pages.figure(path, f"The {run.config.schedule.name} schedule over t.")]
+    caption = f"The {run.config.schedule.name} schedule over t."
+    return [_plot(folder / "schedule.png", viz.schedule(run.schedule), caption)]
+
+
+def _plot(path: Path, plot: Figure, caption: str) -> str:
+    return pages.plot(viz.save_figure(path, plot), caption)
 
 
 def _samples(run: Run, workdir: Path, folder: Path, samples: np.ndarray, seed: int) -> list[str]:
@@ -212,7 +218,7 @@ def _restored(run: Run, workdir: Path, folder: Path) -> list[str]:
 def _left_by_training(path: Path, caption: str) -> list[str]:
     if not path.exists():
         return []
-    return [pages.folded(f"{path.name}, from the end of training: {caption}", pages.figure(path, path.name))]
+    return [pages.folded(f"{path.name}, from the end of training: {caption}", pages.figure(path, path.name, wide=True))]
 
 
 def _options(run: Run) -> str:
@@ -228,15 +234,15 @@ def _denoising(run: Run, folder: Path, seed: int, frames: int) -> list[str]:
     how = f"ancestral, {frames - 1} of {total} timesteps, {variance}"
     return [
         pages.figure(animation, f"x_t and the x̂0 predicted from it ({how}); each frame shows its noise level."),
-        pages.figure(x0, f"The x̂0 of one sample, above the level from which it was predicted ({how})."),
-        pages.folded("x_t of the same sample", pages.figure(x, "x_t, each frame above its level.")),
+        pages.figure(x0, f"The x̂0 of one sample, above the level from which it was predicted ({how}).", wide=True),
+        pages.folded("x_t of the same sample", pages.figure(x, "x_t, each frame above its level.", wide=True)),
     ]
 
 
 def _consistency(run: Run, folder: Path, seed: int, counts: Sequence[int]) -> list[str]:
     counts = sorted({min(count, run.schedule.num_timesteps) for count in counts})
     path = pictures.consistency(run, folder / "consistency.png", seed=seed, counts=counts)
-    return [pages.figure(path, "DDIM, η = 0, from the same noise in different numbers of steps S.")]
+    return [pages.figure(path, "DDIM, η = 0, from the same noise in different numbers of steps S.", wide=True)]
 
 
 def _slerps(run: Run, folder: Path, seed: int) -> list[str]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from diffjax import data, devices, latents, likelihood, parameterization, schedules
 from diffjax.data.pixels import to_float, to_uint8

@@ -67,6 +67,6 @@ def save_curve(path: Path, metric: str, baselines: Mapping[str, Point], samples:
         ends = (textwrap.fill(text.replace(",", ", "), width=40) for text in dict.fromkeys((texts[0], texts[-1])))
         series[" …\n".join(ends)] = tuple(map(list, zip(*points, strict=True)))
     try:
-        print(viz.curves(path, series, x="PSNR, dB", y=metric))
+        print(viz.save_figure(path, viz.curves(series, x="PSNR, dB", y=metric)))
     except UserError as error:
         print(error)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from diffjax import data, viz
 from diffjax.errors import UserError, naming

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from diffjax.errors import UserError, naming, writing
 from diffjax.registry import call

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffjax import viz
 from diffjax.files import write
+from diffjax.metrics.registry import higher_is_better
 from diffjax.sweeps.cells import Results, Row
 from diffjax.sweeps.tables import calls_within, to_csv, to_lines, to_markdown
 
@@ -52,7 +53,7 @@ def plots(
     images = {} if originals is None else {"real": originals}
     images |= {cell.name: found for cell, _ in rows if (found := results.pictures(cell)) is not None}
     if images:
-        paths.append(viz.labelled_rows(out / "images.png", images))
+        paths.append(viz.save_figure(out / "images.png", viz.labelled_rows(images)))
     if len(rows) < 2 or not names:
         return paths
     across, *others = rows[0][0].labels
@@ -70,11 +71,13 @@ def plots(
             series[line] = xs, [found[name] for found in points.values()]
         x = "network calls" if by_calls else across
         path = out / f"curves_{name.replace(':', '_')}.png"
-        paths.append(viz.curves(path, series, x=x, y=name, names=" · ".join(others)))
+        paths.append(viz.save_figure(path, viz.curves(series, x=x, y=name, names=" · ".join(others))))
     if len(lines) > 1:
         values = [[points.get(column, {}).get(names[0], np.nan) for column in columns] for points in lines.values()]
         title = f"{names[0]} over {across}"
-        paths.append(viz.heat_map(out / "map.png", np.array(values), rows=list(lines), columns=columns, title=title))
+        better = higher_is_better(names[0])
+        plot = viz.heat_map(np.array(values), rows=list(lines), columns=columns, title=title, higher_is_better=better)
+        paths.append(viz.save_figure(out / "map.png", plot))
     return paths
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from diffjax.errors import UserError
 from diffjax.training.checkpoints import Checkpoints

@@ -1,4 +1,4 @@
-"""Pictures as `uint8[H, W, 3]` arrays, and functions that save them; plots, which need Matplotlib."""
+"""Pictures as `uint8[H, W, 3]` arrays, plots as Matplotlib figures, and functions that save either."""
 
 from diffjax.data.pixels import to_uint8
 from diffjax.viz.animation import animation_frames, save_animation
@@ -13,7 +13,7 @@ from diffjax.viz.pixels import (
     shrink,
     table,
 )
-from diffjax.viz.plots import curves, heat_map, labelled_rows, loss_by_timestep, schedule, training_loss
+from diffjax.viz.plots import curves, heat_map, labelled_rows, loss_by_timestep, save_figure, schedule, training_loss
 
 __all__ = [
     "animation_frames",
@@ -28,6 +28,7 @@ __all__ = [
     "loss_by_timestep",
     "neighbours",
     "save_animation",
+    "save_figure",
     "save_png",
     "schedule",
     "shrink",

@@ -1,12 +1,14 @@
-"""Plots with Matplotlib: curves, heat maps, schedules and losses, as PNG files.
+"""Plots with Matplotlib: curves, heat maps, schedules and losses, as figures that a notebook shows or a file keeps.
 
 All functions raise a `UserError` if Matplotlib is not installed.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,21 +17,22 @@ from diffjax.files import atomic, to_path
 from diffjax.schedules import NoiseSchedule
 from diffjax.viz.pixels import grid
 
+if TYPE_CHECKING:
+    from diffjax.viz.figure import Figure
+
 
 def curves(
-    path: str | os.PathLike,
     series: Mapping[str, tuple[Sequence, Sequence[float]]],
     *,
     x: str,
     y: str,
     names: str | None = None,
-) -> Path:
+) -> Figure:
     """Plots a line for each name through its points (x, y), where x are numbers or strings.
 
     The y-axis is logarithmic if all y are > 0, and the x-axis if all x are numbers > 0 that span a decade or more.
 
     Args:
-      path: the file to write.
       series: (x values, y values) by name.
       x, y: the labels of the axes.
       names: the title of the legend.
@@ -50,30 +53,33 @@ def curves(
     axes.grid(alpha=0.3)
     if any(series):  # one without a name needs no legend
         axes.legend(title=names)
-    return _save_figure(figure, path)
+    return figure
 
 
 def heat_map(
-    path: str | os.PathLike, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str
-) -> Path:
+    values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, higher_is_better: bool = False
+) -> Figure:
     """Plots `values` `[rows, columns]` as colours, each with its number, on a logarithmic scale if all are > 0.
 
-    NaN is left white.
+    The best value is the darkest, the scale beside the map says which end is better, and NaN is left white.
     """
     figure = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
     axes = figure.add_subplot(title=title)
     norm = "log" if np.nanmin(values) > 0 else "linear"
-    axes.imshow(values, norm=norm, cmap="viridis_r", aspect="auto")
+    colours = "viridis_r" if higher_is_better else "viridis"
+    mapped = axes.imshow(values, norm=norm, cmap=colours, aspect="auto")
+    scale = figure.colorbar(mapped, ax=axes)
+    scale.set_label("higher is better" if higher_is_better else "lower is better")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             box = {"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1}
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", bbox=box)
-    return _save_figure(figure, path)
+    return figure
 
 
-def labelled_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray]) -> Path:
+def labelled_rows(rows: Mapping[str, np.ndarray]) -> Figure:
     """Plots a row of images `uint8[N, H, W, C]` beside each name, as many as the shortest row has.
 
     Matplotlib's font, unlike Pillow's default font, has letters such as η.
@@ -86,10 +92,10 @@ def labelled_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray]) -> Pa
     axes.set_xticks([])
     axes.set_yticks((np.arange(len(rows)) + 0.5) * (len(picture) / len(rows)), list(rows))
     axes.tick_params(length=0)
-    return _save_figure(figure, path)
+    return figure
 
 
-def schedule(path: str | os.PathLike, schedule: NoiseSchedule) -> Path:
+def schedule(schedule: NoiseSchedule) -> Figure:
     """Plots β, ᾱ, log-SNR and the posterior variance β̃ over t, without infinite values."""
     figure = _figure(8.4, 5.6)
     panels = {
@@ -105,10 +111,10 @@ def schedule(path: str | os.PathLike, schedule: NoiseSchedule) -> Path:
         axes.grid(alpha=0.3)
     for axes in figure.axes[2:]:
         axes.set_xlabel("t")
-    return _save_figure(figure, path)
+    return figure
 
 
-def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[str, np.ndarray]) -> Path:
+def loss_by_timestep(t: Sequence[int], losses: Mapping[str, np.ndarray]) -> Figure:
     """Plots a line for each name: the mean loss over t and, shaded, its standard error on both sides.
 
     Args:
@@ -129,16 +135,13 @@ def loss_by_timestep(path: str | os.PathLike, t: Sequence[int], losses: Mapping[
     axes.set_yscale("log" if positive else "linear")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    return _save_figure(figure, path)
+    return figure
 
 
-def training_loss(
-    path: str | os.PathLike, reports: Sequence[Mapping[str, Any]], *, num_timesteps: int, num_parts: int
-) -> Path:
+def training_loss(reports: Sequence[Mapping[str, Any]], *, num_timesteps: int, num_parts: int) -> Figure:
     """Plots the loss over steps, and the loss of each part of 0 … T-1, from the lines of `metrics.jsonl`.
 
     Args:
-      path: the file.
       reports: the reports; `loss_tN` is the loss of part N.
       num_timesteps: T.
       num_parts: the number of equal parts.
@@ -166,7 +169,14 @@ def training_loss(
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside upper center", ncols=3)
-    return _save_figure(figure, path)
+    return figure
+
+
+def save_figure(path: str | os.PathLike, figure: Figure) -> Path:
+    """Writes a figure as a PNG file, whole or not at all, and returns its path."""
+    with atomic(path) as part:
+        part.write_bytes(figure._repr_png_())
+    return to_path(path)
 
 
 def _apart(values: Iterable[float]) -> list[float]:
@@ -178,15 +188,9 @@ def _apart(values: Iterable[float]) -> list[float]:
     return kept
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> Figure:
     try:
-        from matplotlib.figure import Figure
+        from diffjax.viz.figure import Figure
     except ImportError:
         raise UserError("this picture needs Matplotlib: pip install '.[plots]'") from None
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save_figure(figure, path: str | os.PathLike) -> Path:
-    with atomic(path) as part:
-        figure.savefig(part, dpi=110, format="png", bbox_inches="tight", pad_inches=0.05)
-    return to_path(path)

@@ -108,7 +108,7 @@ def plot(path: Path, figures: dict[str, dict[str, float]], kind: str) -> None:
         if own:
             series[name] = tuple(zip(*own, strict=True))
     label = "root mean square error of pixels" if kind == "error" else "Fréchet distance in pixels"
-    plots.curves(path, series, x="network calls", y=label)
+    plots.save_figure(path, plots.curves(series, x="network calls", y=label))
 
 
 def figure(samples: np.ndarray, reference: np.ndarray, *, error: bool) -> dict[str, float]:
