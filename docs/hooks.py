@@ -4,7 +4,7 @@ import argparse
 import importlib
 import os
 
-from diffjax.cli.main import COMMANDS
+from diffjax.cli.main import COMMANDS, module_of
 
 
 def on_page_markdown(markdown: str, **_) -> str:
@@ -18,7 +18,7 @@ def _commands() -> str:
 
 
 def _help(name: str) -> str:
-    module = importlib.import_module(f"diffjax.cli.{name}")
+    module = importlib.import_module(module_of(name))
     parser = argparse.ArgumentParser(
         prog=f"diffjax {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,9 +18,11 @@ COMMANDS = {
     "report": "make one HTML page of a run or of a sweep",
     "export": "write a trained network as a folder that diffusers loads",
     "classifier": "train a small classifier, whose features measure images",
+    "compile-for": "compile an experiment for a TPU that need not be there: memory, work, least time",
     "prepare": "prepare an image data set of tensorflow-datasets",
 }
-"""Command → summary. Each is a module here with `add_arguments(parser)`, `run(args)` and its help as docstring."""
+"""Command → summary. Each has a module here (`module_of`), with `add_arguments(parser)`, `run(args)` and its help as
+docstring."""
 
 _KEPT = {
     "train": "checkpoints",
@@ -54,12 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(argv[0], argv[1:])
 
 
+def module_of(name: str) -> str:
+    """Returns the module of a command."""
+    return f"diffjax.cli.{name.replace('-', '_')}"
+
+
 def command(name: str, argv: Sequence[str]) -> int:
     """Runs one command, and returns its exit status."""
     from diffjax.cli import launch
     from diffjax.runs.config_files import add_working_folder
 
-    module = importlib.import_module(f"diffjax.cli.{name}")
+    module = importlib.import_module(module_of(name))
     parser = argparse.ArgumentParser(
         prog=f"diffjax {name}",
         description=module.__doc__,

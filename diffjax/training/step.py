@@ -4,7 +4,7 @@ The state has no device axis: it is replicated as input and output (`in_axes=Non
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,23 @@ SampleBatch = Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
 """(data, the state's key, step, numbers `[B]` of examples in the global batch) → these examples."""
 
 
+class TrainStep(NamedTuple):
+    """A function (state, batches of `put_batches`) → (next state, metrics), compiled on its first call."""
+
+    mapped: Callable
+    """The pmapped function, whose state has the data of its key in place of the key."""
+
+    def __call__(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Runs the steps of one call."""
+        # With several processes, pmap would copy a typed key by way of the host.
+        state, metrics = self.mapped(state.replace(key=jax.random.key_data(state.key)), batches)
+        return state.replace(key=jax.random.wrap_key_data(state.key)), metrics
+
+    def lower(self, state: TrainState, batches: Any) -> jax.stages.Lowered:
+        """Returns the program for inputs of these shapes (`jax.ShapeDtypeStruct`), to compile without running it."""
+        return self.mapped.lower(state.replace(key=jax.eval_shape(jax.random.key_data, state.key)), batches)
+
+
 def make_train_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
@@ -43,8 +60,8 @@ def make_train_step(
     grad_accumulation_steps: int = 1,
     steps_per_call: int = 1,
     sample_batch: SampleBatch | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns a function (state, batches of `put_batches`) → (next state, metrics) of `steps_per_call` = K steps.
+) -> TrainStep:
+    """Returns the function (state, batches of `put_batches`) → (next state, metrics) of `steps_per_call` = K steps.
 
     `devices` are those of all processes (`all_devices`); each process passes its state, replicated over its own
     devices, and its own share of the global batch, split over them.
@@ -144,14 +161,9 @@ def make_train_step(
         return _scan(step, state, batches, steps_per_call)
 
     in_axes = (None, 0 if sample_batch is None else (None, 0))
-    mapped = jax.pmap(call, axis_name=_AXIS, in_axes=in_axes, out_axes=(None, None), donate_argnums=0, devices=devices)
-
-    def train_step(state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        # With several processes, pmap would copy a typed key by way of the host.
-        state, metrics = mapped(state.replace(key=jax.random.key_data(state.key)), batches)
-        return state.replace(key=jax.random.wrap_key_data(state.key)), metrics
-
-    return train_step
+    return TrainStep(
+        jax.pmap(call, axis_name=_AXIS, in_axes=in_axes, out_axes=(None, None), donate_argnums=0, devices=devices)
+    )
 
 
 def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:

@@ -6,12 +6,13 @@ import importlib
 import pytest
 
 from diffjax.cli import main
+from diffjax.cli.main import module_of
 
 
 def arguments(name):
     """The arguments of a command, those of groups included."""
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"diffjax.cli.{name}").add_arguments(parser)
+    importlib.import_module(module_of(name)).add_arguments(parser)
     return parser._actions
 
 

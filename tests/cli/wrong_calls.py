@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from diffjax.cli import main, options
+from diffjax.cli.main import module_of
 
 NUMBERS = {
     options.positive: ["x", "", "0", "-1", "1.5", "nan"],
@@ -32,6 +33,8 @@ TEXTS = {
     "operator": ["nope", "", "downsampling,factor=x", "downsampling,factor=3", "box,nope=1", "box,height", "a:b"],
     "method": ["nope", "", "mmps,iterations=x", "mmps,iterations=0", "mmps,nope=1", "mmps"],
     "methods": ["nope", "", "sampled,nope"],
+    "topology": ["nope", "", "v9:2x2", "v5e:0x2", "v5e"],
+    "what": ["nope", "", "train,nope"],
 }
 PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]
 
@@ -39,7 +42,7 @@ PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]
 def cases(name, given):
     """Yields wrong arguments for a command: (what is wrong, arguments)."""
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"diffjax.cli.{name}").add_arguments(parser)
+    importlib.import_module(module_of(name)).add_arguments(parser)
     for action in parser._actions:
         flag = action.option_strings[-1] if action.option_strings else None
         if flag in (None, "--help", "--help-config"):
@@ -76,6 +79,7 @@ def right_calls(workdir: Path, folder: Path) -> dict[str, list[str]]:
         "report": [run, f"--out={folder / 'report.html'}"],
         "export": [run, f"--out={folder / 'exported'}"],
         "classifier": ["--config=digits", f"--out={folder / 'classifier.safetensors'}"],
+        "compile-for": ["--config=digits", "--topology=local", f"--out={folder / 'costs.json'}"],
         "prepare": ["--dataset=mnist", f"--data-dir={folder}"],
     }
 
