@@ -18,7 +18,7 @@ from diffjax import models
 from diffjax.errors import UserError, writing
 from diffjax.files import local_path, remove_leftovers, temporary
 from diffjax.interop import diffusers_configs as configs
-from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping
+from diffjax.interop import diffusers_dit, diffusers_weights, imported, mapping, model_card
 from diffjax.interop import diffusers_schedulers as schedulers
 from diffjax.runs import Run
 from diffjax.tasks.generation import Generation
@@ -107,8 +107,8 @@ def _image_channels(folder: Path, inputs: int, outputs: int, variance: str) -> i
     return channels
 
 
-def export(folder: str | os.PathLike, run: Run) -> Path:
-    """Writes the network of a run as a pipeline's folder, and returns its path.
+def export(folder: str | os.PathLike, run: Run, *, name: str | None = None) -> Path:
+    """Writes the network of a run as a pipeline's folder, with a model card, and returns its path.
 
     The scheduler has the run's schedule (as β_0 and β_{T-1} if it is linear, else as the list of β, which
     diffusers rounds to float32), target, timestep spacing and clipping; the variance is the one that the network
@@ -117,6 +117,7 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
     Args:
       folder: the folder; it must be new or empty.
       run: a trained or imported run, whose network is a UNet or a DiT without a condition image.
+      name: what the model card calls it; None: the folder.
 
     Raises:
       UserError: a folder that is not empty or cannot be written; a network, schedule or sampler that diffusers does
@@ -145,6 +146,8 @@ def export(folder: str | os.PathLike, run: Run) -> Path:
         }
         for path, config in configs.items():
             path.write_text(json.dumps(config, indent=2) + "\n")
+        card = model_card.text(run, name=name or folder.name, pipeline=written.pipeline)
+        (part / "README.md").write_text(card)
         diffusers_weights.write_weights(part / written.folder, written.state, configs)
         if folder.exists():
             folder.rmdir()

@@ -33,6 +33,7 @@ TEXTS = {
     "operator": ["nope", "", "downsampling,factor=x", "downsampling,factor=3", "box,nope=1", "box,height", "a:b"],
     "method": ["nope", "", "mmps,iterations=x", "mmps,iterations=0", "mmps,nope=1", "mmps"],
     "methods": ["nope", "", "sampled,nope"],
+    "push": ["nope", "", "a/b/c"],
     "topology": ["nope", "", "v9:2x2", "v5e:0x2", "v5e"],
     "what": ["nope", "", "train,nope"],
 }
