@@ -41,13 +41,15 @@ class Registry(Mapping[str, Any]):
     def register(self, entry: Any = None, *, name: str | None = None) -> Any:
         """Adds `entry` under `name`, or its own name, and returns it; serves as a decorator.
 
+        A definition that is run again, as in a cell of a notebook, replaces its entry.
+
         Raises:
           ValueError: the name is taken by another entry.
         """
         if entry is None:
             return lambda entry: self.register(entry, name=name)
         name = name or entry.__name__
-        if name in self._entries:
+        if name in self._entries and not _same_definition(self._entries[name], entry):
             raise ValueError(f"the {self.kind} {name!r} is registered already")
         self._entries[name] = entry
         return entry
@@ -124,3 +126,8 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], options: Mappin
         known = ", ".join(name for name in parameters if name not in given) or "none"
         raise ValueError(f"{unknown[0]}={options[unknown[0]]!r} is not an option here; the options are: {known}")
     return function(**{name: value for name, value in given.items() if name in parameters}, **options)
+
+
+def _same_definition(old: Any, new: Any) -> bool:
+    """Returns whether two functions or classes are of one module and one name there."""
+    return all(getattr(old, name, None) == getattr(new, name, object()) for name in ("__module__", "__qualname__"))

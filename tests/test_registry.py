@@ -34,6 +34,19 @@ def test_register_returns_the_entry_and_refuses_a_second_of_the_same_name(regist
         registry.register(min, name="linear")
 
 
+def test_a_definition_that_is_run_again_replaces_its_entry(registry):
+    def define():
+        def cosine():
+            pass
+
+        return cosine
+
+    first, second = define(), define()
+    registry.register(first)
+    registry.register(second)
+    assert registry["cosine"] is second
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

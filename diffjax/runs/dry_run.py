@@ -22,10 +22,11 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffjax import initial_noise, sample, sample_keys
 from diffjax.errors import UserError, naming
+from diffjax.noise import initial_noise, sample_keys
 from diffjax.runs import build, hlo, resolve
 from diffjax.runs.chips import CHIPS, Bound, Chip, bound
+from diffjax.sampling import sample
 from diffjax.training import state, timestep_sampling
 from diffjax.training.step import check_batch_size, make_train_step
 
@@ -99,6 +100,8 @@ def topology(name: str) -> list[jax.Device]:
         return list(topologies.get_topology_desc(name, "tpu", **options).devices)
     except jax.errors.JaxRuntimeError as error:
         said = " ".join(str(error).split()).removeprefix("INVALID_ARGUMENT: ")
+        if "lockfile" in said:
+            said = "another process on this machine uses libtpu, which serves one at a time"
         raise UserError(f"topology: {name!r} cannot be compiled for: {said[:200]}") from error
 
 

@@ -3,8 +3,9 @@
 The state has no device axis: it is replicated as input and output (`in_axes=None`, `out_axes=None`), and donated.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ SampleBatch = Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
 """(data, the state's key, step, numbers `[B]` of examples in the global batch) → these examples."""
 
 
-class TrainStep(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
     """A function (state, batches of `put_batches`) → (next state, metrics), compiled on its first call."""
 
     mapped: Callable

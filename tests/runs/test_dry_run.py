@@ -8,8 +8,6 @@ from diffjax.errors import UserError
 from diffjax.runs import build, dry_run, resolve
 from diffjax.runs.chips import CHIPS, bound
 
-TPU = pytest.mark.tpu
-
 
 @pytest.fixture
 def config(tiny_config):
@@ -43,16 +41,21 @@ def test_tasks_that_restore(tiny_config, task):
         assert lowered.as_text()
 
 
-def test_the_largest_batch_lies_on_the_line_of_two_peaks(config):
+def test_the_largest_batch_lies_on_the_line_of_two_peaks(config, monkeypatch):
+    """Of a program whose peak is 1000 bytes and 10 more for each image of a device."""
+    asked = []
+
+    def read(changed):
+        asked.append(changed)
+        return at._replace(peak=1000 + 10 * changed.train.batch_size // 2)
+
+    at = dry_run.Cost(0.0, 0, 0, 1080, 0.0, 0.0, 0, 0, {})  # 16 images on 2 devices
+    monkeypatch.setattr(dry_run, "training", lambda changed, devices: changed)
+    monkeypatch.setattr(dry_run, "read", read)
     devices = jax.devices()[:2]
-
-    def cost(batch_size):
-        changed = resolve.override(config, {"train.batch_size": batch_size})
-        return dry_run.read(dry_run.training(changed, devices))
-
-    memory = cost(64).peak
-    assert dry_run.largest_batch(config, devices, cost(16), memory) == pytest.approx(64, abs=16)
-    assert dry_run.largest_batch(config, devices, cost(16), 0) == 0
+    assert dry_run.largest_batch(config, devices, at, 2000) == 200
+    assert dry_run.largest_batch(config, devices, at, 900) == 0
+    assert {changed.train.batch_size for changed in asked} == {8}
 
 
 def test_the_slowest_resource_bounds_the_time():
@@ -74,8 +77,9 @@ def test_without_libtpu(monkeypatch):
         dry_run.topology("v5e:2x2")
 
 
-@TPU
-def test_tpu_topologies():
+@pytest.mark.tpu
+def test_tpu(config):
+    """One test, since libtpu serves one process at a time."""
     pytest.importorskip("libtpu", reason="libtpu is not installed (pip install '.[tpu]')")
     counts = {"v5e:1x1": 1, "v5e:2x4": 8, "v4:2x2x1": 4, "v6e:2x2": 4, "v5p:2x2x1": 4, "v5e:16x16": 256}
     for name, count in counts.items():
@@ -85,11 +89,6 @@ def test_tpu_topologies():
     for name in ("v9:2x2", "v5e:3x5"):
         with pytest.raises(UserError, match="cannot be compiled for"):
             dry_run.topology(name)
-
-
-@TPU
-def test_a_tiny_network_compiles_for_a_tpu(config):
-    pytest.importorskip("libtpu", reason="libtpu is not installed (pip install '.[tpu]')")
     devices = dry_run.topology("v5e:2x2")
     cost = dry_run.read(dry_run.training(config, devices))
     assert [count for count, _ in cost.collectives.values()] == [1]
