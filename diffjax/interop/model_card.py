@@ -70,10 +70,10 @@ def text(run: Run, *, name: str, pipeline: str) -> str:
         shape_list=", ".join(map(str, run.image_shape)),
         parameters=run.parameters,
         step="" if run.step is None else f" at step {run.step:,}",
-        data=_section(config.get("data", {}), "source", "dataset", "image_shape"),
+        data=_section(config.data, "source", "dataset", "image_shape"),
         schedule=_section(config.schedule),
         target=config.train.get("target", "eps"),
-        sample=_section(config.sample),
+        sample=_section(config.sample, "sampler", "num_steps", "timestep_spacing", "eta", "variance", "clip"),
         config=json.dumps(_public(resolve.to_dict(config)), indent=1, default=list),
     )
 
