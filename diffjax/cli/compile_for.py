@@ -6,9 +6,10 @@ diffjax compile-for --config cifar10 --topology v5p:2x2x1 --config.train.batch_s
 The topology is a generation and the shape of a slice: v2:2x2, v3:2x2, v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:16x16. It needs
 libtpu (pip install '.[tpu]'), no TPU and no data. "local" compiles for the devices of this machine, such as its GPUs.
 
-Figures are of one device and one training step, or one network call of the sampler. Bytes are those that XLA counts:
-every operand and result of every instruction. The least time takes the chip's published peaks of arithmetic, memory
-and links, whichever takes longest; a real run is slower.
+Figures are of one device and one training step, or one network call of the sampler. Bytes moved are those between
+main memory and the core; XLA's own count (bytes_accessed in the JSON file) also has what stays in on-chip memory. The
+least time takes the chip's published peaks of arithmetic, memory and links, whichever takes longest; a real run is
+slower.
 """
 
 import argparse
@@ -89,7 +90,7 @@ def record(cost: Cost, chip: Chip | None, images: int) -> dict:
 def lines(name: str, figures: dict, chip: Chip | None) -> list[str]:
     """Returns the figures of a program as lines of text."""
     exchanges = [f"{one['count']} {kind} ({_bytes(one['bytes'])})" for kind, one in figures["collectives"].items()]
-    flops, moved = figures["flops"], figures["bytes_accessed"]
+    flops, moved = figures["flops"], figures["bytes_moved"]
     of = "" if chip is None else f" of {_bytes(chip.memory)}"
     text = [
         f"compiled in {figures['compile_seconds']:.0f} s",

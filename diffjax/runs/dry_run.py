@@ -52,8 +52,10 @@ class Cost(NamedTuple):
     peak: int
     """The largest number of bytes in use at a time: arguments, results and temporaries."""
     flops: float
+    bytes_moved: float
+    """Bytes read from and written to the device's main memory (`hlo.Instruction.moved`)."""
     bytes_accessed: float
-    """Bytes read and written, as XLA counts them: each operand of each instruction."""
+    """Bytes of each operand and result of each instruction, as XLA counts them: on-chip memory and caches included."""
     copies: int
     transposes: int
     collectives: dict[str, tuple[int, int]]
@@ -66,11 +68,15 @@ class Cost(NamedTuple):
 
     def times(self, count: int) -> "Cost":
         """Returns the cost with the work, not the memory, multiplied by the passes of a loop."""
-        return self._replace(flops=self.flops * count, bytes_accessed=self.bytes_accessed * count)
+        return self._replace(
+            flops=self.flops * count,
+            bytes_moved=self.bytes_moved * count,
+            bytes_accessed=self.bytes_accessed * count,
+        )
 
     def bound(self, chip: Chip) -> Bound:
         """Returns the least time on a chip."""
-        return bound(chip, flops=self.flops, num_bytes=self.bytes_accessed, exchanged=self.exchanged)
+        return bound(chip, flops=self.flops, num_bytes=self.bytes_moved, exchanged=self.exchanged)
 
 
 def topology(name: str) -> list[jax.Device]:
@@ -213,6 +219,7 @@ def read(lowered: jax.stages.Lowered) -> Cost:
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes,
         flops=counted.get("flops", 0.0),
+        bytes_moved=float(sum(one.moved for one in found)),
         bytes_accessed=counted.get("bytes accessed", 0.0),
         copies=counts["copy"],
         transposes=counts["transpose"],

@@ -49,7 +49,7 @@ def test_the_largest_batch_lies_on_the_line_of_two_peaks(config, monkeypatch):
         asked.append(changed)
         return at._replace(peak=1000 + 10 * changed.train.batch_size // 2)
 
-    at = dry_run.Cost(0.0, 0, 0, 1080, 0.0, 0.0, 0, 0, {})  # 16 images on 2 devices
+    at = dry_run.Cost(0.0, 0, 0, 1080, 0.0, 0.0, 0.0, 0, 0, {})  # 16 images on 2 devices
     monkeypatch.setattr(dry_run, "training", lambda changed, devices: changed)
     monkeypatch.setattr(dry_run, "read", read)
     devices = jax.devices()[:2]

@@ -25,6 +25,8 @@ ENTRY %main (p: f32[8,16]) -> (bf16[16,8], f32[8]) {
   %copy.2 = f32[8,16]{0,1} copy(%p)
   %copy-start.1 = (f32[8,16]{1,0:S(1)}, f32[8,16]{1,0}, u32[]{:S(2)}) copy-start(%copy.2)
   %copy-done.1 = f32[8,16]{1,0:S(1)} copy-done(%copy-start.1)
+  %slice-start.1 = ((f32[8,16]{1,0}), f32[2,16]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%copy.2), slice={[0:2], [0:16]}
+  %slice-done.1 = f32[2,16]{1,0:S(1)} slice-done(%slice-start.1)
   %all-reduce.1 = f32[8,16]{1,0} all-reduce(%copy-done.1), replica_groups={{0,1}}, to_apply=%region_0.1
   ROOT %tuple = (bf16[16,8]{1,0}, f32[8,16]{1,0}) tuple(%fusion.1, %all-reduce.1)
 }
@@ -33,12 +35,13 @@ ENTRY %main (p: f32[8,16]) -> (bf16[16,8], f32[8]) {
 
 def test_instructions_of_a_program():
     found = list(hlo.instructions(PROGRAM))
-    assert [one.opcode for one in found] == ["parameter", "fusion", "copy", "copy", "all-reduce", "tuple"]
-    _, fusion, copy, start, exchange, _ = found
-    assert fusion == hlo.Instruction("fusion", output=256, operands=512, source="jit(f)/transpose")
-    assert copy == hlo.Instruction("copy", output=512, operands=512, source="")
-    assert (start.operands, start.output) == (512, 512 + 4)
-    assert exchange.operands == 512
+    assert [one.opcode for one in found] == ["parameter", "fusion", "copy", "copy", "slice", "all-reduce", "tuple"]
+    _, fusion, copy, prefetch, part, exchange, _ = found
+    assert fusion == hlo.Instruction("fusion", output=256, operands=512, moved=768, source="jit(f)/transpose")
+    assert copy == hlo.Instruction("copy", output=512, operands=512, moved=1024, source="")
+    assert (prefetch.output, prefetch.operands, prefetch.moved) == (512, 512, 512)  # into on-chip memory
+    assert (part.output, part.operands, part.moved) == (128, 512, 128)
+    assert (exchange.operands, exchange.moved) == (512, 512)  # from on-chip memory
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,7 @@ def test_instructions_of_a_program():
 )
 def test_bytes_of_a_shape(shape, size):
     assert hlo.num_bytes(shape) == size
+    assert hlo.num_bytes(f"({shape}, f32[8]{{0:S(1)}})", main_only=True) == size
 
 
 def test_the_programs_that_jax_compiles():
