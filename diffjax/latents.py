@@ -96,6 +96,10 @@ def slerp(a: jax.Array, b: jax.Array, fraction: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: a and b of different shapes, or a fraction whose shape is neither [] nor [B].
+
+    Examples:
+      >>> slerp(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]]), 0.5).round(4)
+      Array([[0.7071, 0.7071]], dtype=float32)
     """
     a, b, fraction = (jnp.asarray(given) for given in (a, b, fraction))
     if a.shape != b.shape or a.ndim < 1:

@@ -29,7 +29,16 @@ class Scales(NamedTuple):
 
 
 def q_sample(schedule: NoiseSchedule, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """Returns x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a sample of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0."""
+    """Returns x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, a sample of q(x_t | x_0) (DDPM Eq. 4). All `[B, …]`; `t = -1` gives x_0.
+
+    Examples:
+      Without noise, x_t is x_0 scaled by √ᾱ_t.
+
+      >>> import diffjax as dj
+      >>> schedule = dj.schedules.linear(4, beta_start=0.1, beta_end=0.4)
+      >>> q_sample(schedule, jnp.ones((1, 2)), jnp.array([3]), jnp.zeros((1, 2))).round(3)
+      Array([[0.55, 0.55]], dtype=float32)
+    """
     signal, noise_scale = scales_at(schedule, x0, t)
     return signal * x0 + noise_scale * noise
 

@@ -124,6 +124,12 @@ def stack(samplers: Sequence[Sampler]) -> Sampler:
 
     Raises:
       ValueError: samplers of different shapes or conventions.
+
+    Examples:
+      >>> import diffjax as dj
+      >>> schedule, grid = dj.schedules.linear(1000), dj.timesteps.trailing(1000, 10)
+      >>> stack([dj.samplers.ddim(schedule, grid, eta=eta) for eta in (0.0, 0.5, 1.0)]).d.shape
+      (3, 10)
     """
     shapes = [(jax.tree.structure(one), [np.shape(column) for column in jax.tree.leaves(one)]) for one in samplers]
     if not samplers or any(shape != shapes[0] for shape in shapes):

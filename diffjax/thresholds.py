@@ -38,6 +38,10 @@ def dynamic(percentile: float = 0.995, limit: float = 1.0, *, largest: float | N
 
     Raises:
       ValueError: a percentile outside [0, 1], a limit that is not > 0 and finite, or a largest s that is not > 0.
+
+    Examples:
+      >>> dynamic(percentile=1.0)(jnp.array([[0.5, -2.0]]))
+      Array([[ 0.25, -1.  ]], dtype=float32)
     """
     if not isinstance(percentile, jax.core.Tracer) and not 0.0 <= percentile <= 1.0:
         raise ValueError(f"percentile={percentile} must be within [0, 1]; it is a fraction, such as 0.995")

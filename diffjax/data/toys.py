@@ -13,6 +13,10 @@ def two_moons(num: int, *, seed: int = 0, noise: float = 0.05) -> np.ndarray:
 
     Returns:
       float32 `[num, 2]`.
+
+    Examples:
+      >>> two_moons(1000).shape
+      (1000, 2)
     """
     from sklearn.datasets import make_moons
 

@@ -124,6 +124,11 @@ def downsampling(image_shape: Shape, factor: int, kind: str = "bicubic") -> Oper
 
     Raises:
       ValueError: another kind, or a factor that does not divide H and W.
+
+    Examples:
+      >>> downsampling((4, 4, 1), 2, "area")(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, ..., 0]
+      Array([[ 2.5,  4.5],
+             [10.5, 12.5]], dtype=float32)
     """
     from diffjax.data.degradations import REDUCTIONS
     from diffjax.data.images import resampling_matrix

@@ -30,6 +30,13 @@ def search(costs: ArrayLike, num_steps: int, grid: ArrayLike | None = None) -> F
     Raises:
       ValueError: costs of another shape or with NaN, another number of points, S out of range, or no grid of finite
         cost.
+
+    Examples:
+      The step from t to s costs (t - s)², so that equal steps are best.
+
+      >>> t = np.arange(-1, 8)
+      >>> search((t[:, None] - t) ** 2, num_steps=4)
+      Found(grid=array([ 7,  5,  3,  1, -1], dtype=int32), cost=16.0)
     """
     found = _path(*_tables(costs, num_steps), num_steps)
     return found if grid is None else found._replace(grid=_points(grid, len(costs))[-2 - found.grid])

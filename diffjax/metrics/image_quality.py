@@ -31,6 +31,10 @@ def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Raises:
       ValueError: other dtypes, or different shapes.
+
+    Examples:
+      >>> psnr(np.zeros((1, 8, 8, 1), np.uint8), np.full((1, 8, 8, 1), 255, np.uint8))
+      array([0.])
     """
     _check(images, truth)
     with np.errstate(divide="ignore"):

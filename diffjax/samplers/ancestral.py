@@ -95,6 +95,12 @@ def ddim(
     Raises:
       ValueError: η outside [0, 1], σ too large, options that exclude each other, an invalid grid, or one with unequal
         steps and `stride_end`.
+
+    Examples:
+      >>> import diffjax as dj
+      >>> table = ddim(dj.schedules.linear(1000), dj.timesteps.trailing(1000, 2), eta=0.5)
+      >>> table.b.round(4), table.d.round(4)
+      (array([0.2803, 1.    ]), array([0.4798, 0.    ]))
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta={eta} must be within [0, 1]")

@@ -20,6 +20,10 @@ def linear(
 
     Raises:
       ValueError: not 0 < beta_start < beta_end ≤ 1 (after scaling), or an invalid number of timesteps.
+
+    Examples:
+      >>> linear(4, beta_start=0.1, beta_end=0.4).alpha_bars
+      array([0.9   , 0.72  , 0.504 , 0.3024])
     """
     total = checked_count(num_timesteps)
     return from_betas(np.linspace(*_beta_range(beta_start, beta_end, total, per_thousand), total))

@@ -38,6 +38,10 @@ def leading(num_timesteps: int, num_steps: int, *, offset: int = 0, end: int = -
 
     Raises:
       ValueError: S out of range, an offset that leaves 0 … T-1, or another `end`.
+
+    Examples:
+      >>> leading(1000, 4)
+      array([750, 500, 250,   0,  -1], dtype=int32)
     """
     check_count(num_timesteps, num_steps, end)
     nodes = num_steps + (end == 0)
@@ -67,6 +71,10 @@ def trailing(
 
     Raises:
       ValueError: S out of range, or one that is refused; an unknown rounding, or another `end`.
+
+    Examples:
+      >>> trailing(1000, 4)
+      array([999, 749, 499, 249,  -1], dtype=int32)
     """
     check_count(num_timesteps, num_steps, end)
     if rounding not in ("nearest", "floor"):
@@ -155,6 +163,10 @@ def quadratic(
 
     Raises:
       ValueError: S out of range, a fraction outside (0, 1], or another `end`.
+
+    Examples:
+      >>> quadratic(1000, 4)
+      array([800, 355,  88,   0,  -1], dtype=int32)
     """
     check_count(num_timesteps, num_steps, end)
     if not 0.0 < fraction <= 1.0:
