@@ -336,7 +336,13 @@ def optimizer(
             grad_clip_norm=options.grad_clip_norm,
             **_options(options, schema.OPTIMIZER, "name"),
         )
-    return rate, task.wrap_optimizer(made)
+    wrapped = task.wrap_optimizer(made)
+    if config.train.shard_optimizer and wrapped is not made:
+        raise UserError(
+            "config.train.shard_optimizer: True needs a task that trains all of its parameters; this one keeps "
+            "some fixed"
+        )
+    return rate, wrapped
 
 
 def _degrade(

@@ -188,6 +188,11 @@ TRAIN = Section(
         "grad_accumulation_steps": Field(
             int, 1, "Micro-batches in which a device computes the gradient of its share.", low=1, high=2**16
         ),
+        "shard_optimizer": Field(
+            bool,
+            False,
+            "Whether each device keeps only its share of the optimizer's state and of the averages (ZeRO stage 1).",
+        ),
         "steps_per_call": Field(int, 1, "Optimizer steps in one call of the compiled step.", low=1, high=2**16),
         "ema_decays": Field(
             tuple[float, ...],

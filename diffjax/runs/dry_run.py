@@ -135,6 +135,7 @@ def training(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
         timestep_sampling=options.timestep_sampling,
         sampling_options=build.sampling_options(config, task),
         grad_accumulation_steps=options.grad_accumulation_steps,
+        shard_optimizer=options.shard_optimizer,
     )
     history = timestep_sampling.initial_history(options.timestep_sampling, task.schedule.num_timesteps)
     create = partial(state.create, task.init, optimizer, ema_decays=options.ema_decays, history=history)

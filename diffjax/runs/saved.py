@@ -22,11 +22,12 @@ FREE_FIELDS = (
     "train.log_every",
     "train.max_nonfinite_steps",
     "train.max_to_keep",
+    "train.shard_optimizer",
     "train.sample_every",
     "train.wandb",
     "sample",
 )
-"""Fields that may change when a run resumes: they do not affect what is learned."""
+"""Fields that may change when a run resumes: they do not affect what is learned, or only by rounding."""
 
 
 def save(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:

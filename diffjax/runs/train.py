@@ -87,6 +87,7 @@ def train(
                 grad_accumulation_steps=options.grad_accumulation_steps,
                 steps_per_call=options.steps_per_call,
                 sample_batch=_sample_batch(config),
+                shard_optimizer=options.shard_optimizer,
             )
             with (
                 MetricWriter(workdir, step=start, wandb=options.wandb, config=resolve.to_dict(config)) as writer,
@@ -108,6 +109,7 @@ def train(
                 pictures = _Pictures(config, task, training.images, workdir, writer, progress)
                 if first and 0 < start < options.steps and start % options.sample_every == 0:
                     pictures.preview(current, again=False)
+                current = train_step.shard(current)
                 with Preemption() as preemption:
                     for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
                         with naming("config.data"):
@@ -120,14 +122,18 @@ def train(
                         if stop or step % options.checkpoint_every == 0:
                             reporter.finish(step) if step == options.steps else reporter.flush()
                             writer.flush()
-                            checkpoints.save(current, feed.get_state())
+                            checkpoints.save(train_step.gather(current), feed.get_state())
                         if stop:
                             break
-                        if step % options.sample_every == 0 and first:
-                            reporter.flush()
-                            pictures.preview(current)
-                            reporter.restart_clock()
+                        if step % options.sample_every == 0:
+                            whole = train_step.gather(current)  # with all processes
+                            if first:
+                                reporter.flush()
+                                pictures.preview(whole)
+                                reporter.restart_clock()
+                            del whole
                     checkpoints.wait()
+                current = train_step.gather(current)
                 if preemption.caught and int(current.step) == options.steps:
                     raise KeyboardInterrupt  # what comes after the last step waits for the next start
                 if first and options.final_pictures and int(current.step) == options.steps:

@@ -120,7 +120,7 @@ def optimizer(
     """
     if grad_clip_norm is not None and not 0.0 < grad_clip_norm < math.inf:
         raise ValueError(f"grad_clip_norm={grad_clip_norm} must be > 0 and finite, or None for no clipping")
-    clipping = optax.identity() if grad_clip_norm is None else optax.clip_by_global_norm(grad_clip_norm)
+    clipping = optax.identity() if grad_clip_norm is None else _clip_by_global_norm(grad_clip_norm)
     return packed(optax.chain(clipping, call(OPTIMIZERS[name], {"rate": rate.share}, options), _times(rate.peak)))
 
 
@@ -131,6 +131,19 @@ def _checked_moments(b1: float, b2: float, eps: float) -> dict[str, float]:
     if not 0.0 < eps <= 1.0:
         raise ValueError(f"eps={eps} must be within (0, 1]")
     return {"b1": b1, "b2": b2, "eps": eps}
+
+
+def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """Clips as `optax.clip_by_global_norm` does; if `update` is given `grad_norm`, by this norm, as for shards."""
+
+    def init(params):
+        return optax.EmptyState()
+
+    def update(updates, state, params=None, *, grad_norm=None, **extra):
+        norm = optax.tree.norm(updates) if grad_norm is None else grad_norm
+        return jax.tree.map(lambda g: jnp.where(norm < most, g, g / norm.astype(g.dtype) * most), updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _times(factor: float) -> optax.GradientTransformation:

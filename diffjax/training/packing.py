@@ -38,16 +38,20 @@ def pack(tree: Any) -> tuple[Packed, Callable[[Packed], Any]]:
 def packed(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns the same optimizer working on packed arrays, of which its state consists too.
 
-    Valid if updates do not depend on which array an element belongs to, as in Adam and clipping by global norm; not
-    valid for masks by name or shape, nor for factored moments.
+    Arrays that are `Packed` already, or shards of such (`sharding.Shards`), are not packed again. Valid if updates do
+    not depend on which array an element belongs to, as in Adam and clipping by global norm; not valid for masks by name
+    or shape, nor for factored moments.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params):
         return optimizer.init(pack(params)[0])
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, **extra):
+        if isinstance(updates, Packed):
+            return optimizer.update(updates, state, params, **extra)
         updates, unpack = pack(updates)
-        updates, state = optimizer.update(updates, state, None if params is None else pack(params)[0])
+        updates, state = optimizer.update(updates, state, None if params is None else pack(params)[0], **extra)
         return unpack(updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)

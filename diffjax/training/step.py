@@ -1,10 +1,12 @@
 """The data-parallel training step: the only file that uses pmap.
 
-The state has no device axis: it is replicated as input and output (`in_axes=None`, `out_axes=None`), and donated.
+The state has no device axis: it is replicated as input and output (`in_axes=None`, `out_axes=None`), and donated. With
+`shard_optimizer`, its averages and optimizer state are shards with a device axis between calls.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from diffjax.schedules import NoiseSchedule
 from diffjax.training import ema
 from diffjax.training.packing import pack
+from diffjax.training.sharding import Shards
 from diffjax.training.state import TrainState
 from diffjax.training.timestep_sampling import noise_keys, record, sample_timesteps
 
@@ -34,10 +37,18 @@ SampleBatch = Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainStep:
-    """A function (state, batches of `put_batches`) → (next state, metrics), compiled on its first call."""
+    """A function (state, batches of `put_batches`) → (next state, metrics), compiled on its first call.
+
+    With sharding, the state that it takes and returns is that of `shard`, and `gather` gives the whole state again;
+    without, both return the state as it is.
+    """
 
     mapped: Callable
     """The pmapped function, whose state has the data of its key in place of the key."""
+    cut: Callable | None = None
+    """The pmapped function (parameters, (EMA, optimizer state)) → their shards; None without sharding."""
+    join: Callable | None = None
+    """The pmapped function (parameters, shards) → (EMA, optimizer state)."""
 
     def __call__(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """Runs the steps of one call."""
@@ -46,8 +57,29 @@ class TrainStep:
         return state.replace(key=jax.random.wrap_key_data(state.key)), metrics
 
     def lower(self, state: TrainState, batches: Any) -> jax.stages.Lowered:
-        """Returns the program for inputs of these shapes (`jax.ShapeDtypeStruct`), to compile without running it."""
-        return self.mapped.lower(state.replace(key=jax.eval_shape(jax.random.key_data, state.key)), batches)
+        """Returns the program for inputs of these shapes (`jax.ShapeDtypeStruct`), to compile without running it.
+
+        The state is a whole one, as before `shard`.
+        """
+        state = state.replace(key=jax.eval_shape(jax.random.key_data, state.key))
+        if self.cut is not None:
+            average, opt_state = jax.eval_shape(self.cut, state.params, (state.ema_params, state.opt_state))
+            state = state.replace(ema_params=average, opt_state=opt_state)
+        return self.mapped.lower(state, batches)
+
+    def shard(self, state: TrainState) -> TrainState:
+        """Returns the state with the averages and the optimizer's state split over the devices."""
+        if self.cut is None:
+            return state
+        average, opt_state = self.cut(state.params, (state.ema_params, state.opt_state))
+        return state.replace(ema_params=average, opt_state=opt_state)
+
+    def gather(self, state: TrainState) -> TrainState:
+        """Returns the whole state, the same on every device: what is saved, and sampled with."""
+        if self.join is None:
+            return state
+        average, opt_state = self.join(state.params, (state.ema_params, state.opt_state))
+        return state.replace(ema_params=average, opt_state=opt_state)
 
 
 def make_train_step(
@@ -62,6 +94,7 @@ def make_train_step(
     grad_accumulation_steps: int = 1,
     steps_per_call: int = 1,
     sample_batch: SampleBatch | None = None,
+    shard_optimizer: bool = False,
 ) -> TrainStep:
     """Returns the function (state, batches of `put_batches`) → (next state, metrics) of `steps_per_call` = K steps.
 
@@ -93,12 +126,16 @@ def make_train_step(
         dropout masks depend on it.
       sample_batch: the function that samples a batch from data on the devices; the step then takes the result of
         `put_on_device` in place of batches.
+      shard_optimizer: whether each device holds and updates only its share of the optimizer's state and of the
+        averages (ZeRO stage 1): gradients are reduced and scattered, new parameters gathered. The optimizer must be
+        one of `optimizers.optimizer`. Pass the state through `TrainStep.shard`.
 
     Raises:
       ValueError: a batch that cannot be split evenly (`check_batch_size`).
     """
     check_batch_size(batch_size, len(devices), grad_accumulation_steps)
     share = batch_size // len(devices)
+    shards = Shards(_AXIS, len(devices)) if shard_optimizer else None
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         device = lax.axis_index(_AXIS)
@@ -135,25 +172,34 @@ def make_train_step(
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         gradients, losses = _scan(part_gradient, zeros, (*parts, dropout_keys), grad_accumulation_steps)
         losses = jnp.zeros(batch_size, losses.dtype).at[mine].set(losses.reshape(-1))
-        gradients, losses = _all_reduce((gradients, losses))
+        if shards is None:
+            gradients, losses = _all_reduce((gradients, losses))
+            params, grad_norm, extra = state.params, optax.tree.norm(gradients), {}
+        else:
+            losses, gradients = lax.psum(losses, _AXIS), shards.sum(pack(gradients)[0])
+            params, grad_norm = shards.own(pack(state.params)[0]), shards.norm(gradients)
+            extra = {"grad_norm": grad_norm}
 
-        metrics = {"loss": jnp.mean(weight * losses), "grad_norm": optax.tree.norm(gradients)}
+        metrics = {"loss": jnp.mean(weight * losses), "grad_norm": grad_norm}
         metrics["finite"] = jnp.isfinite(losses)
         in_bucket = t * NUM_BUCKETS // schedule.num_timesteps == jnp.arange(NUM_BUCKETS)[:, None]
         metrics["bucket_loss"] = jnp.sum(jnp.where(in_bucket, weight * losses, 0.0), axis=1)
         metrics["bucket_weight"] = jnp.sum(jnp.where(in_bucket, weight, 0.0), axis=1)
 
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, params, **extra)
+        new_params = optax.apply_updates(params, updates)
         new = {
-            "params": params,
-            "ema_params": ema.update(state.ema_params, params, state.step),
+            "params": new_params,
+            "ema_params": ema.update(state.ema_params, new_params, state.step),
             "opt_state": opt_state,
             "history": None if state.history is None else record(state.history, t, losses),
         }
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        old = {name: getattr(state, name) for name in new}
+        old = {name: getattr(state, name) for name in new} | {"params": params}
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+        if shards is not None:
+            whole, unpack = pack(state.params)
+            kept["params"] = unpack(shards.whole(kept["params"], whole))
         metrics["skipped"] = jnp.where(finite, 0, state.skipped + 1)
         return state.replace(step=state.step + 1, skipped=metrics["skipped"], **kept), metrics
 
@@ -162,10 +208,40 @@ def make_train_step(
             return _scan(lambda state, _: step(state, batches[0]), state, None, steps_per_call)
         return _scan(step, state, batches, steps_per_call)
 
-    in_axes = (None, 0 if sample_batch is None else (None, 0))
-    return TrainStep(
-        jax.pmap(call, axis_name=_AXIS, in_axes=in_axes, out_axes=(None, None), donate_argnums=0, devices=devices)
-    )
+    axes = None if shards is None else _SHARDED
+    in_axes = (axes, 0 if sample_batch is None else (None, 0))
+    mapped = jax.pmap(call, axis_name=_AXIS, in_axes=in_axes, out_axes=(axes, None), donate_argnums=0, devices=devices)
+    return TrainStep(mapped) if shards is None else TrainStep(mapped, *_cut_and_join(optimizer, shards, devices))
+
+
+_SHARDED = TrainState(step=None, params=None, ema_params=0, opt_state=0, key=None, skipped=None, history=None)
+"""The device axes of a state whose averages and optimizer state are shards."""
+
+
+def _cut_and_join(
+    optimizer: optax.GradientTransformation, shards: Shards, devices: Sequence[jax.Device]
+) -> tuple[Callable, Callable]:
+    """Returns `TrainStep.cut` and `TrainStep.join`."""
+
+    def cut(params, parts, _):
+        averages, opt_state = parts
+        return shards.own(({decay: pack(average)[0] for decay, average in averages.items()}, opt_state))
+
+    def join(params, parts):
+        averages, opt_state = parts
+        like, unpack = pack(params)
+        whole = {decay: unpack(shards.whole(average, like)) for decay, average in averages.items()}
+        return whole, shards.whole(opt_state, jax.eval_shape(optimizer.init, params))
+
+    same = {"axis_name": _AXIS, "devices": devices}
+    cut = jax.pmap(cut, in_axes=(None, None, 0), out_axes=0, **same)
+    # pmap needs at least one argument with a device axis.
+    count = sum(device.process_index == jax.process_index() for device in devices)
+    return partial(_with_axis, cut, np.zeros(count, np.int32)), jax.pmap(join, in_axes=(None, 0), out_axes=None, **same)
+
+
+def _with_axis(mapped: Callable, axis: np.ndarray, params: Any, parts: Any) -> Any:
+    return mapped(params, parts, axis)
 
 
 def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
