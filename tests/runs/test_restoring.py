@@ -164,7 +164,8 @@ def test_a_workdir_of_before_goes_on(tmp_path):
     "fields",
     [
         pytest.param(SR3 | {"data.on_device": True}, marks=pytest.mark.slow),
-        ODD | {"task.name": "super_resolution"},
+        pytest.param(ODD | {"task.name": "super_resolution"}, marks=pytest.mark.slow),
+        SR3,
         pytest.param(ODD | {"task.name": "deblurring", "task.predictor_channels": 12}, marks=pytest.mark.slow),
     ],
 )
