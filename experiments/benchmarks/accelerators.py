@@ -2,8 +2,8 @@
 
 python experiments/benchmarks/accelerators.py --configs cifar10 lsun --topology v5e:2x2 --out accelerators.json
 
-Compiles each step for two numbers of images a device (`--shares`): the peak is nearly linear in their number, so both give
-the largest batch of a device. Finished configs in `--out` are not compiled again.
+Compiles each step for two numbers of images a device (`--shares`): the peak is nearly linear in their number, so both
+give the largest batch of a device. Finished configs in `--out` are not compiled again.
 """
 
 import argparse
