@@ -324,8 +324,11 @@ def lookup(table: ArrayLike, t: jax.Array, x: jax.Array, clean: float | None = N
     if np.ndim(t) > 1 or (np.ndim(t) == 1 and np.shape(t)[0] not in (1, np.shape(x)[0])):
         raise ValueError(f"t of shape {np.shape(t)} against x of shape {np.shape(x)}: t must be a scalar or [{len(x)}]")
     lowest = 0 if clean is None else -1
-    if not isinstance(t, jax.core.Tracer) and (np.min(t) < lowest or np.max(t) >= len(table)):
-        raise ValueError(f"timestep {np.min(t)} … {np.max(t)} is out of range: allowed is {lowest} … {len(table) - 1}")
+    known = None if isinstance(t, jax.core.Tracer) else np.asarray(t)  # a JAX array within jit is known, too
+    if known is not None and (known.min() < lowest or known.max() >= len(table)):
+        raise ValueError(
+            f"timestep {known.min()} … {known.max()} is out of range: allowed is {lowest} … {len(table) - 1}"
+        )
     table = jnp.asarray(table, jnp.result_type(x))
     clean_first = jnp.pad(table, (1, 0), constant_values=np.nan if clean is None else clean)
     values = clean_first.at[jnp.asarray(t) + 1].get(mode="fill", fill_value=np.nan, wrap_negative_indices=False)

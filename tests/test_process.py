@@ -82,6 +82,15 @@ def test_tables_keep_float64_accuracy_in_float32():
     np.testing.assert_allclose(x_t.item(), 0.01, rtol=1e-7)
 
 
+def test_a_timestep_that_jit_closes_over_is_known():
+    x, t = jnp.ones((2, 1)), jnp.array([3, 49])
+    found = jax.jit(lambda x: process.q_sample(SCHEDULE, x, t, x))(x)
+    np.testing.assert_allclose(found, process.q_sample(SCHEDULE, x, t, x), rtol=1e-6)
+    beyond = t + 1
+    with pytest.raises(ValueError, match="timestep 4 … 50 is out of range"):
+        jax.jit(lambda x: process.q_sample(SCHEDULE, x, beyond, x))(x)
+
+
 @pytest.mark.usefixtures("x64")
 def test_between_timesteps_the_log_snr_is_linear():
     x = jnp.zeros((3, 1, 1))
