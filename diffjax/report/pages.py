@@ -30,7 +30,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bo
 h3 { font-size: 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figure.wide img { width: 100%; image-rendering: pixelated; }
+figure.wide img { width: 100%; }
 @media (prefers-color-scheme: dark) { figure.plot img { filter: invert(0.91) hue-rotate(180deg); } }
 figcaption, .note { color: var(--faint); font-size: 0.9rem; }
 .table { overflow-x: auto; }

@@ -218,7 +218,7 @@ def _restored(run: Run, workdir: Path, folder: Path) -> list[str]:
 def _left_by_training(path: Path, caption: str) -> list[str]:
     if not path.exists():
         return []
-    return [pages.folded(f"{path.name}, from the end of training: {caption}", pages.figure(path, path.name, wide=True))]
+    return [pages.folded(f"{path.name}, from the end of training: {caption}", pages.figure(path, path.name))]
 
 
 def _options(run: Run) -> str:
@@ -242,7 +242,7 @@ def _denoising(run: Run, folder: Path, seed: int, frames: int) -> list[str]:
 def _consistency(run: Run, folder: Path, seed: int, counts: Sequence[int]) -> list[str]:
     counts = sorted({min(count, run.schedule.num_timesteps) for count in counts})
     path = pictures.consistency(run, folder / "consistency.png", seed=seed, counts=counts)
-    return [pages.figure(path, "DDIM, η = 0, from the same noise in different numbers of steps S.", wide=True)]
+    return [pages.figure(path, "DDIM, η = 0, from the same noise in different numbers of steps S.")]
 
 
 def _slerps(run: Run, folder: Path, seed: int) -> list[str]:
