@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before JAX is imported: several host devices, so that data-parallel code is tested as such.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Eight devices on cores that others share may wait for one another for long; XLA would abort the process.
+os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
