@@ -314,6 +314,23 @@ def sampling_options(config: ml_collections.ConfigDict, task: Task) -> dict[str,
     return options
 
 
+def step_options(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
+    """Returns the keyword arguments of `make_train_step` that a config sets, but for its data and steps per call.
+
+    Raises:
+      ValueError: as `sampling_options`.
+    """
+    options = config.train
+    return {
+        "schedule": task.schedule,
+        "batch_size": options.batch_size,
+        "timestep_sampling": options.timestep_sampling,
+        "sampling_options": sampling_options(config, task),
+        "grad_accumulation_steps": options.grad_accumulation_steps,
+        "shard_optimizer": options.shard_optimizer,
+    }
+
+
 def optimizer(
     config: ml_collections.ConfigDict, task: Task
 ) -> tuple[optimizers.LearningRate, optax.GradientTransformation]:

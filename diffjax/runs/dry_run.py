@@ -126,17 +126,7 @@ def training(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
     with naming("config.train"):
         check_batch_size(options.batch_size, len(devices), options.grad_accumulation_steps)
     optimizer = build.optimizer(config, task)[1]
-    step = make_train_step(
-        task.loss(),
-        optimizer,
-        schedule=task.schedule,
-        batch_size=options.batch_size,
-        devices=devices,
-        timestep_sampling=options.timestep_sampling,
-        sampling_options=build.sampling_options(config, task),
-        grad_accumulation_steps=options.grad_accumulation_steps,
-        shard_optimizer=options.shard_optimizer,
-    )
+    step = make_train_step(task.loss(), optimizer, devices=devices, **build.step_options(config, task))
     history = timestep_sampling.initial_history(options.timestep_sampling, task.schedule.num_timesteps)
     create = partial(state.create, task.init, optimizer, ema_decays=options.ema_decays, history=history)
     shapes = jax.eval_shape(create, jax.random.key(0))

@@ -79,15 +79,10 @@ def train(
             train_step = make_train_step(
                 task.loss(),
                 training.optimizer,
-                schedule=task.schedule,
-                batch_size=options.batch_size,
                 devices=devices,
-                timestep_sampling=options.timestep_sampling,
-                sampling_options=build.sampling_options(config, task),
-                grad_accumulation_steps=options.grad_accumulation_steps,
                 steps_per_call=options.steps_per_call,
                 sample_batch=_sample_batch(config),
-                shard_optimizer=options.shard_optimizer,
+                **build.step_options(config, task),
             )
             with (
                 MetricWriter(workdir, step=start, wandb=options.wandb, config=resolve.to_dict(config)) as writer,

@@ -26,8 +26,7 @@ def code(path, changed):
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     sources = [cell.source for cell in cells]
     (place,) = [n for n, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
-    names = set(changed)
-    assert all(f"{name}" in sources[place] for name in names)
+    assert all(f"{name} =" in sources[place] or f"{name}, " in sources[place] for name in changed)
     sources[place] += "".join(f"\n{name} = {value!r}" for name, value in changed.items())
     return "\n\n".join(sources)
 

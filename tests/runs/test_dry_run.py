@@ -42,7 +42,7 @@ def test_tasks_that_restore(tiny_config, task):
 
 
 def test_the_largest_batch_lies_on_the_line_of_two_peaks(config, monkeypatch):
-    """Of a program whose peak is 1000 bytes and 10 more for each image of a device."""
+    """A program needs 1000 bytes, and 10 more for each image on a device."""
     asked = []
 
     def read(changed):
