@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.convolution import conv_general_dilated
+
 Dtype = Any
 
 NO_LABEL = -1
@@ -47,6 +49,7 @@ def conv3x3(
         padding=padding,
         dtype=dtype,
         kernel_init=ddpm_init(init_scale),
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

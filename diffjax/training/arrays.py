@@ -17,6 +17,9 @@ from diffjax.training.step import all_devices, check_batch_size, make_train_step
 
 _SHOWN_EVERY = 100
 
+_MOST_AHEAD = 8
+"""Calls of the step that may wait on the device. Several CPU devices can block one another where 32 are waiting."""
+
 
 class Trained(NamedTuple):
     """The result of `train`."""
@@ -104,6 +107,7 @@ def train(
     for n in _steps(num_steps, progress):
         current, metrics = step(current, examples)
         values.append(metrics["loss"])
+        jax.block_until_ready(values[max(n - _MOST_AHEAD, 0)])
         if (n + 1) % _SHOWN_EVERY == 0 or n + 1 == num_steps:
             latest = np.concatenate(jax.device_get(values[-_SHOWN_EVERY:]))
             if not np.isfinite(latest).all():
