@@ -105,10 +105,8 @@ def _beside(carry: Carry, others) -> Carry:
     return carry
 
 
-@partial(jax.jit, static_argnames=("remat", "unroll"))
-def scan(
-    sampler: Sampler, slots, predict, carry: Carry, keys, clip, *, remat: bool = False, unroll: bool = False
-) -> Carry:
+@partial(jax.jit, static_argnames="remat")
+def scan(sampler: Sampler, slots, predict, carry: Carry, keys, clip, *, remat: bool = False) -> Carry:
     """Loops over the rows."""
 
     def body(carry, columns):
@@ -126,7 +124,7 @@ def scan(
             frames = Frames(frames.x.at[slot].set(x), frames.x0.at[slot].set(x0))
         return Carry(new_x, carry.row + 1, _push(carry.x0_history, x0), _push(carry.eps_history, eps), frames), None
 
-    return jax.lax.scan(jax.checkpoint(body) if remat else body, carry, (sampler, slots), unroll=unroll)[0]
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, carry, (sampler, slots))[0]
 
 
 def predict_row(predict: Predict, row: Sampler, x: jax.Array, clip: Clip):

@@ -54,7 +54,6 @@ def sample(
     progress: bool | str = False,
     debug: bool = False,
     remat: bool = False,
-    unroll: bool = False,
 ) -> jax.Array:
     """Runs a sampler: from `x` at level `sampler.grid[0]` to the result at `sampler.grid[-1]`.
 
@@ -74,8 +73,6 @@ def sample(
       debug: stops at the first row whose result is not finite.
       remat: whether a gradient computes each row's network call again instead of keeping its activations: memory for x
         and the histories of each row remains, and the time grows by about a third.
-      unroll: whether all rows are compiled, in place of one and a loop: the compilation takes longer, but on the CPU
-        the gradient of few rows is several times as fast.
 
     Returns:
       `[B, …]`, like `x`.
@@ -99,8 +96,7 @@ def sample(
     """
     sampler, predict, x, keys = _checked(sampler, predict, x, key)
     carry = loop.Carry.start(sampler, x, first_row=_checked_row(first_row))
-    options = {"remat": remat, "unroll": unroll}
-    return loop.run(sampler, predict, carry, keys, as_clip(clip), progress=progress, debug=debug, **options).x
+    return loop.run(sampler, predict, carry, keys, as_clip(clip), progress=progress, debug=debug, remat=remat).x
 
 
 def sample_trajectory(

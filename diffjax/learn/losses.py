@@ -15,9 +15,6 @@ from diffjax.steps import Sampler
 Loss = Callable[[Sampler, Any], jax.Array]
 """(table, batch of examples) → the mean loss, a scalar."""
 
-_UNROLLED = 20
-"""Tables of at most so many rows are unrolled: their gradients are faster, and the compilation is still short."""
-
 
 def distance(predict: Predict, *, clip: Clip = None, remat: bool = True) -> Loss:
     """Returns the mean squared distance of the results to the targets of `Pairs`.
@@ -112,5 +109,4 @@ def _within(x: jax.Array) -> jax.Array:
 
 
 def _sample(table: Sampler, predict: Predict, x: jax.Array, clip: Clip, remat: bool) -> jax.Array:
-    unroll = table.num_rows <= _UNROLLED
-    return sample(table, predict, x, clip=clip, remat=bool(remat), unroll=unroll)
+    return sample(table, predict, x, clip=clip, remat=bool(remat))

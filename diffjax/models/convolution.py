@@ -38,7 +38,7 @@ def conv_general_dilated(
     """Convolves images `[B, H, W, I]` with a kernel `[h, w, I, O]` as `lax.conv_general_dilated` does.
 
     Made for `nn.Conv(conv_general_dilated=…)`. Left to JAX is what is not a convolution of images in one group, and
-    what has a type that says more than shape and dtype (inside `jax.shard_map`, or under a mesh).
+    what has a type that says more than shape and dtype (`jax.shard_map` with check_vma, a mesh of explicit axes).
     """
     options = {
         "window_strides": tuple(window_strides),
@@ -46,9 +46,9 @@ def conv_general_dilated(
         "lhs_dilation": tuple(lhs_dilation),
         "rhs_dilation": tuple(rhs_dilation),
     }
-    plain = all(jax.typeof(x) == jax.core.ShapedArray(x.shape, x.dtype) for x in (lhs, rhs)) and lhs.ndim == 4
     if (
-        not plain
+        lhs.ndim != 4
+        or not (_is_plain(lhs) and _is_plain(rhs))
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _USUAL)
         or isinstance(padding, str)
         or feature_group_count != 1
@@ -63,6 +63,11 @@ def conv_general_dilated(
             **options,
         )
     return _conv.bind(lhs, rhs, dimension_numbers=_USUAL, **options)
+
+
+def _is_plain(x: jax.Array) -> bool:
+    """Returns whether the type's text, which also names the mesh axes over which x varies or is split, names none."""
+    return str(jax.typeof(x)) == str(jax.core.ShapedArray(x.shape, x.dtype))
 
 
 def _usual_order(lhs, rhs, *, dimension_numbers: Specs, **options):
@@ -126,7 +131,7 @@ def _transpose_rhs(out, lhs, rhs, **options):
 
 def _abstract(lhs, rhs, **options):
     result = jax.eval_shape(partial(lax.conv_general_dilated, **options), lhs, rhs)
-    return jax.core.ShapedArray(result.shape, result.dtype)
+    return lhs.update(shape=result.shape, dtype=result.dtype)
 
 
 def _batch(args, axes, **options):

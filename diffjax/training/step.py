@@ -170,7 +170,7 @@ def make_train_step(
         parts = jax.tree.map(lambda column: column.reshape(grad_accumulation_steps, -1, *column.shape[1:]), examples)
         dropout_keys = jax.random.split(jax.random.fold_in(dropout_key, device), grad_accumulation_steps)
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        gradients, losses = _scan(part_gradient, zeros, (*parts, dropout_keys), grad_accumulation_steps)
+        gradients, losses = lax.scan(part_gradient, zeros, (*parts, dropout_keys))
         losses = jnp.zeros(batch_size, losses.dtype).at[mine].set(losses.reshape(-1))
         if shards is None:
             gradients, losses = _all_reduce((gradients, losses))
@@ -205,8 +205,8 @@ def make_train_step(
 
     def call(state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         if sample_batch is not None:
-            return _scan(lambda state, _: step(state, batches[0]), state, None, steps_per_call)
-        return _scan(step, state, batches, steps_per_call)
+            return lax.scan(lambda state, _: step(state, batches[0]), state, length=steps_per_call)
+        return lax.scan(step, state, batches)
 
     axes = None if shards is None else _SHARDED
     in_axes = (axes, 0 if sample_batch is None else (None, 0))
@@ -242,14 +242,6 @@ def _cut_and_join(
 
 def _with_axis(mapped: Callable, axis: np.ndarray, params: Any, parts: Any) -> Any:
     return mapped(params, parts, axis)
-
-
-def _scan(body: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
-    """Runs `lax.scan`, unrolled for one step: XLA keeps a loop of one, whose body runs many times slower on the CPU."""
-    if length > 1:
-        return lax.scan(body, carry, xs, length=length)
-    carry, y = body(carry, jax.tree.map(lambda column: column[0], xs))
-    return carry, jax.tree.map(lambda value: value[None], y)
 
 
 def _all_reduce(tree: Any) -> Any:
