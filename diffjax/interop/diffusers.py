@@ -212,7 +212,7 @@ def _load_unet(
     model, channels, size = configs.read_unet(folder / "config.json", num_classes)
     state, path = diffusers_weights.read_weights(folder)
     state = {_renamed(key): tensor for key, tensor in state.items()}
-    table = mapping.rules(mapping.param_shapes(model, channels), names(model))
+    table = mapping.rules(mapping.param_shapes(model, channels, size=size or (1, 1)), names(model))
     return model, mapping.to_params(table, state, str(path)), channels, size
 
 
@@ -229,7 +229,7 @@ def _written(run: Run) -> _Written:
     _check_inputs("conv_in", run)
     network = models.by_level(network, size[0])
     config = configs.write_unet(network, channels, tuple(size))
-    table = mapping.rules(mapping.param_shapes(network, channels), names(network))
+    table = mapping.rules(run.sampled_params, names(network))
     return _Written("DDPMPipeline", "UNet2DModel", "unet", config, mapping.to_state(table, run.sampled_params))
 
 

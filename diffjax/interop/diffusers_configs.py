@@ -153,11 +153,11 @@ def read_unet(path: Path, num_classes: int | None = None) -> tuple[models.UNet, 
         downsample_padding=(config["downsample_padding"] and 1, 1),
         **_resampling(config, blocks),
     )
+    sizes = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
     try:
-        mapping.param_shapes(model, config["in_channels"])
+        mapping.param_shapes(model, config["in_channels"], size=sizes or (1, 1))
     except ValueError as error:
         raise UserError(f"{path}: {re.sub(_OURS, lambda name: _THEIRS[name[0]], str(error))}") from error
-    sizes = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
     return model, config["in_channels"], sizes
 
 

@@ -123,7 +123,7 @@ def read_transformer(path: Path) -> tuple[models.DiT, int, tuple[int, int]]:
     )
     size = config["sample_size"]
     try:
-        mapping.param_shapes(network, channels, size=size)
+        mapping.param_shapes(network, channels, size=(size, size))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return network, channels, (size, size)
@@ -174,7 +174,7 @@ def to_params(network: models.DiT, channels: int, state: mapping.State, what: st
     Raises:
       UserError: tensors that are missing, left over or of the wrong shape; blocks whose embeddings differ.
     """
-    shapes = mapping.param_shapes(network, channels, size=network.patch_size)
+    shapes = mapping.param_shapes(network, channels, size=(network.patch_size,) * 2)
     return mapping.to_params(_table(shapes), _without_copies(state, network.depth, what), what)
 
 

@@ -58,20 +58,23 @@ class Rule(NamedTuple):
     to_tensor: Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-def param_shapes(network: models.Network, channels: int, condition_channels: int = 0, *, size: int = 1) -> Params:
+def param_shapes(
+    network: models.Network, channels: int, condition_channels: int = 0, *, size: tuple[int, int] = (1, 1)
+) -> Params:
     """Returns the shapes of a network's parameters; nothing is computed.
 
     Args:
       network: the network.
       channels: channels of x.
       condition_channels: channels of the condition image; 0: none.
-      size: height and width of an image that the network accepts; the shapes do not depend on it.
+      size: height and width of an image that the network accepts. The shapes do not depend on it, but a network that is
+        built for images of the same size later is not traced again.
     """
 
     def init(key):
         return models.init_params(
             network,
-            (size, size, channels),
+            (*size, channels),
             key,
             image_channels=condition_channels,
             label_size=network.label_size if isinstance(network, models.UNet) else 0,
