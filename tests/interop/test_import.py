@@ -23,15 +23,6 @@ T = (0, 3, 500, 999)
 LABELS = (1, 4, 0, 2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keeps several pytest workers from competing with a thread pool each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def unet_2d(**options):
     """diffusers' network, small, with attention on the levels `attended` of `widths`."""
     widths, attended = options.pop("widths", (32, 64)), options.pop("attended", (1,))

@@ -28,15 +28,6 @@ cases = pytest.mark.parametrize("name", CONFIGS)
 T, LABELS = (0.0, 3.0, 500.0, 999.0), (1, 4, 0, -1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Several pytest workers with a thread pool each stand in one another's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def built(**config):
     """diffusers' network with random weights and, as in a trained one, the same embeddings in every block."""
     settings = {

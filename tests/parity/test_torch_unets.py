@@ -13,15 +13,6 @@ from torch_reference.unets import abarankab, num_parameters, openai, pesser, ran
 BETAS = np.linspace(1e-6, 1e-2, 2000)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keeps several pytest workers from competing with a thread pool each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def hollow(build, **config):
     """A network with shapes and no numbers."""
     with torch.device("meta"):

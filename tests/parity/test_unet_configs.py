@@ -123,15 +123,6 @@ every_case = pytest.mark.parametrize("options", CASES, ids=str)
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Keeps several pytest workers from competing with a thread pool each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def in_float64(network):
     """diffusers computes sinusoids in float32 always."""
     config = network.config
