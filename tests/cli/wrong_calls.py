@@ -33,11 +33,32 @@ TEXTS = {
     "operator": ["nope", "", "downsampling,factor=x", "downsampling,factor=3", "box,nope=1", "box,height", "a:b"],
     "method": ["nope", "", "mmps,iterations=x", "mmps,iterations=0", "mmps,nope=1", "mmps"],
     "methods": ["nope", "", "sampled,nope"],
-    "push": ["nope", "", "a/b/c"],
+    "push": ["nope", "", "a/b/c", "a/", "/b", "a b/c", "a/b?", "https://host/name", "a//b", "a/b c"],
+    "ema": ["nan", "inf", "-1", "1.5", "2", "0"],
     "topology": ["nope", "", "v9:2x2", "v5e:0x2", "v5e"],
     "what": ["nope", "", "train,nope"],
+    "dataset": ["nope", "", "a/b/c/d", "../x", "mnist:1.2", "mnist/nope", "cifar10,mnist", "MNIST ", "7"],
 }
-PATHS = ["s3://bucket/run", "/dev/null/below", "nowhere/at/all"]
+FIELDS = [
+    "nope=1", "model.nope=1", "seed=-1", "seed=x", "schedule.name=nope", "schedule.num_timesteps=0",
+    "schedule.beta_end=2.0", "model.base_channels=0", "model.dropout=1.5", "model.dtype=int8", "model.channel_mults=(0,)",
+    "data.source=nope", "data.source=npz", "data.image_shape=(8,)", "data.holdout=-1", "data.resize=nope",
+    "data.image_key=7", "data.random_flip=2.0", "data.num_workers=-1", "data=1", "task.name=nope", "optimizer.learning_rate=nan",
+    "optimizer.learning_rate=inf", "optimizer.weight_decay=-1.0", "optimizer.name=nope", "train.batch_size=0",
+    "train.steps=0", "train.steps=x", "train.ema_decays=(1.5,)", "train.target=nope", "train=1", "sample.eta=2.0",
+    "sample.num_steps=0", "sample.timestep_spacing=nope", "sample.clip=-1",
+]  # fmt: skip
+"""Wrong values of a training config's fields."""
+
+SWEEP_FIELDS = [
+    "nope=1", "kind=nope", "num=0", "num=x", "seed=-1", "axes=1", "axes.nope=(1,)", "figures=nope", "extractor=nope",
+    "batch_size=0", "base=nope", "num=-1", "num=1.5", "seed=x", "seed=1.5", "kind=", "axes=()", "figures=()", "kind=7",
+    "extractor=7", "batch_size=x", "batch_size=1.5", "data=1",
+]  # fmt: skip
+"""Those of a sweep's."""
+
+PATHS = ["s3://bucket/run", "/dev/null/below", "az://", "nowhere/at/all", "/dev/null"]
+SUPERFLUOUS = ["--no-such-flag", "--no-such-flag=1", "-x", "superfluous", "a=b", "config.seed=1", "--=1", "-1"]
 
 
 def cases(name, given):
@@ -53,7 +74,7 @@ def cases(name, given):
         if action.choices:
             values += ["nope", ""]
         if action.type in (options.path, options.local_path):
-            values += PATHS[:2] if action.dest == "out" or name == "train" else PATHS
+            values += PATHS[:3] if action.dest == "out" or name == "train" else PATHS
         for value in values:
             yield [*rest, f"{flag}={value}"]
         if action.nargs != 0:
@@ -62,8 +83,13 @@ def cases(name, given):
             yield [*rest, f"{flag}=value"]
         if action.required:
             yield rest
-    yield [*given, "--no-such-flag"]
-    yield [*given, "superfluous"]
+        yield [*given, f"{flag}x=1"]
+        if action.dest == "config":
+            changes = SWEEP_FIELDS if name == "ablate" else FIELDS
+            if name == "classifier":  # it reads the data alone
+                changes = [change for change in FIELDS if not change.startswith(("schedule.", "model.", "sample."))]
+            yield from ([*given, f"--config.{change}"] for change in changes)
+    yield from ([*given, argument] for argument in SUPERFLUOUS)
 
 
 def right_calls(workdir: Path, folder: Path) -> dict[str, list[str]]:
