@@ -2,7 +2,7 @@
 
 from diffjax.inverse import operators
 from diffjax.inverse.by_row import ddnm_plus, ddrm, dps
-from diffjax.inverse.linear import conjugate_gradients, weighted_adjoint
+from diffjax.inverse.linear import conjugate_gradients, minimal_residuals, weighted_adjoint
 from diffjax.inverse.methods import ddnm, diffpir, diffpir_noise, mmps, pigdm
 from diffjax.inverse.mixtures import GaussianMixture
 from diffjax.inverse.operators import SVD, Operator
@@ -25,6 +25,7 @@ __all__ = [
     "diffpir",
     "diffpir_noise",
     "dps",
+    "minimal_residuals",
     "mmps",
     "operators",
     "pigdm",

@@ -1,4 +1,4 @@
-"""Linear algebra of measurements: conjugate gradients by image, and Aᵀ·(g·A·Aᵀ + v·I)⁻¹ of an operator."""
+"""Linear algebra of measurements: two solvers, image by image, and Aᵀ·(g·A·Aᵀ + v·I)⁻¹ of an operator."""
 
 from collections.abc import Callable
 
@@ -19,23 +19,53 @@ def conjugate_gradients(product: Callable[[jax.Array], jax.Array], b: jax.Array,
       b: `[B, …]`.
       iterations: the number of steps; N are exact up to rounding for N unknowns.
     """
-    axes = tuple(range(1, b.ndim))
-
-    def dot(u, v):
-        return jnp.sum(u * v, axes, keepdims=True)
-
-    def divide(a, b):
-        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
     def step(_, state):
         u, residual, direction, square = state
         image = product(direction)
-        length = divide(square, dot(direction, image))
+        length = _divide(square, _dot(direction, image))
         u, residual = u + length * direction, residual - length * image
-        new_square = dot(residual, residual)
-        return u, residual, residual + divide(new_square, square) * direction, new_square
+        new_square = _dot(residual, residual)
+        return u, residual, residual + _divide(new_square, square) * direction, new_square
 
-    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, dot(b, b)))[0]
+    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, _dot(b, b)))[0]
+
+
+def minimal_residuals(product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int) -> jax.Array:
+    """Solves M·u = b for each example of a batch by generalized conjugate residuals from u = 0.
+
+    (Eisenstat et al. 1983; the result is that of GMRES, Saad & Schultz 1986.) Of all combinations of b, M·b, M²·b, … it
+    has the smallest |M·u - b|, which no step enlarges, whatever M is: the Jacobian of a trained network is neither
+    quite symmetric nor positive, and conjugate gradients diverge there.
+
+    Args:
+      product: u `[B, …]` → M·u of each example by itself.
+      b: `[B, …]`.
+      iterations: the number of steps, a Python number: so many directions are kept.
+    """
+
+    def step(n, state):
+        u, residual, directions, images = state
+        image = product(residual)
+        shares = jax.vmap(lambda other: _divide(_dot(image, other), _dot(other, other)))(images)
+        direction, image = (
+            new - jnp.sum(shares * kept, axis=0) for new, kept in ((residual, directions), (image, images))
+        )
+        length = _divide(_dot(residual, image), _dot(image, image))
+        u, residual = u + length * direction, residual - length * image
+        return u, residual, directions.at[n].set(direction), images.at[n].set(image)
+
+    none = jnp.zeros((iterations, *b.shape), b.dtype)
+    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, none, none))[0]
+
+
+def _dot(u: jax.Array, v: jax.Array) -> jax.Array:
+    """Returns the inner product of each example, `[B, 1, …]`."""
+    return jnp.sum(u * v, tuple(range(1, u.ndim)), keepdims=True)
+
+
+def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
 
 def weighted_adjoint(

@@ -11,13 +11,15 @@ backward pass for each row, and `mmps` one more for each step of its solver.
 The levels are those of the loop's t, as in `parameterization`; at ᾱ = 0 nothing is drawn towards y.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diffjax import process
-from diffjax.inverse.linear import conjugate_gradients, weighted_adjoint
+from diffjax.inverse.linear import minimal_residuals, weighted_adjoint
 from diffjax.inverse.operators import Operator
 from diffjax.loop import network_call
 from diffjax.prediction import Predict, Prediction, as_predict
@@ -137,28 +139,34 @@ def mmps(
 
         V = (1-ᾱ)/√ᾱ·∂x̂0/∂x ≈ Cov[x_0 | x_t],     x̂0' = x̂0 + V·Aᵀ·(A·V·Aᵀ + σ_y²·I)⁻¹·(y - A·x̂0)
 
-    Exact for Gaussian data if the solver has converged. The system is solved by conjugate gradients, each step with one
+    Exact for Gaussian data if the solver has converged. The system is solved by `minimal_residuals`, each step with one
     product by the network's Jacobian.
 
     Args:
       predict, schedule, operator, y: as in `ddnm`.
       noise_std: σ_y > 0.
-      iterations: the number of conjugate gradient steps; 1 to 5 in the paper.
+      iterations: the number of steps of the solver; 1 to 5 in the paper. Another number is another program.
 
     Raises:
       ValueError: as in `ddnm`, or a σ_y that is not > 0.
     """
     check_numbers(noise_std=noise_std)
-    return _partial(_mmps, predict, schedule, operator, y, noise_std, iterations=iterations)
+    return _partial(_Mmps(_checked_iterations(iterations)), predict, schedule, operator, y, noise_std)
 
 
-def _partial(function, predict, schedule, operator, y, *options, iterations):
-    """Returns the wrapper; all numbers are leaves, the number of iterations too."""
+def _partial(function, predict, schedule, operator, y, *numbers, iterations=None):
+    """Returns the wrapper; all numbers are leaves, that of the iterations too if it is given here."""
+    check_operator(operator)
+    leaves = [process.Scales.of(schedule), operator, jnp.asarray(y), *map(as_leaf, numbers)]
+    if iterations is not None:
+        leaves.append(np.int32(_checked_iterations(iterations)))
+    return jax.tree_util.Partial(function, as_predict(predict), *leaves)
+
+
+def _checked_iterations(iterations: int) -> int:
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be ≥ 1")
-    check_operator(operator)
-    leaves = process.Scales.of(schedule), operator, jnp.asarray(y), *map(as_leaf, options), np.int32(iterations)
-    return jax.tree_util.Partial(function, as_predict(predict), *leaves)
+    return int(iterations)
 
 
 def check_operator(operator: Operator) -> None:
@@ -259,16 +267,22 @@ def _pigdm_published(*arguments):
     return Prediction(x0 + signal * variance * g, eps, frac)
 
 
-def _mmps(predict, scales, operator, y, noise_std, iterations, x, t):
-    signal, noise = process.scales_at(scales, x, t, clean=False)
-    prediction, transposed = differentiated(predict, x, t, signal, noise)
-    factor, noise_var = tweedie_factor(signal, noise), jnp.asarray(noise_std, x.dtype) ** 2
+@dataclasses.dataclass(frozen=True)
+class _Mmps:
+    """The method with a number of solver steps, which determines the memory; equal ones share a program."""
 
-    def covariance(v):
-        return factor * transposed(v)
+    iterations: int
 
-    def product(u):
-        return operator.apply(covariance(operator.adjoint(u))) + noise_var * u
+    def __call__(self, predict, scales, operator, y, noise_std, x, t):
+        signal, noise = process.scales_at(scales, x, t, clean=False)
+        prediction, transposed = differentiated(predict, x, t, signal, noise)
+        factor, noise_var = tweedie_factor(signal, noise), jnp.asarray(noise_std, x.dtype) ** 2
 
-    u = conjugate_gradients(product, residual_of(operator, prediction.x0, y), iterations)
-    return shifted(prediction, covariance(operator.adjoint(u)), signal, noise)
+        def covariance(v):
+            return factor * transposed(v)
+
+        def product(u):
+            return operator.apply(covariance(operator.adjoint(u))) + noise_var * u
+
+        u = minimal_residuals(product, residual_of(operator, prediction.x0, y), self.iterations)
+        return shifted(prediction, covariance(operator.adjoint(u)), signal, noise)

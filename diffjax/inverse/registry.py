@@ -167,7 +167,7 @@ def mmps(problem: Problem, *, iterations: int = 5, eta: float = 1.0) -> jax.Arra
     """Moment matching posterior sampling (Rozet et al. 2024).
 
     Args:
-      iterations: The steps of conjugate gradients in each network call, each a backward pass; ≥ 1.
+      iterations: The steps of the solver in each network call, each a backward pass; ≥ 1.
       eta: η of the sampler, 1 (DDPM) … 0 (DDIM).
     """
     predict = methods.mmps(*_arguments(problem), noise_std=problem.noise_std, iterations=iterations)

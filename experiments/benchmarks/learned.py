@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import time
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -42,65 +42,97 @@ class Subject:
         self.reference = features(self.images[: args.reference_num])
         self.total = self.schedule.num_timesteps
 
-    def learn(self):
-        """Estimates moments and costs, and runs the teacher."""
-        args, schedule, shape = self.args, self.schedule, self.run.image_shape
-        same = schedule, self.predict
-        few = np.random.default_rng(0).permutation(len(self.images))[: args.examples]
-        x0, keys = to_float(jnp.asarray(self.images[few])), dj.sample_keys(COSTS, 0, len(few))
+    @cached_property
+    def few(self):
+        """Real images in [-1, 1], and their keys, for the moments and costs."""
+        few = np.random.default_rng(0).permutation(len(self.images))[: self.args.examples]
+        return to_float(jnp.asarray(self.images[few])), dj.sample_keys(COSTS, 0, len(few))
+
+    @cached_property
+    def moments(self):
+        """E‖ε̂‖² and the error of x̂0 by timestep."""
         with timed("moments"):
-            self.moments = learn.moments(*same, x0, keys, clip=self.clip)
-            decoder = learn.decoder_terms(*same, x0, keys, decoder_variance=self.moments.x0_mse, clip=self.clip).decoder
-        self.fine = learn.fine_grid(schedule)
-        with timed("costs"):
-            self.costs = {
-                "bound": (learn.bound_costs(schedule, self.moments.x0_mse, decoder, variance="optimal"), None),
-                "trajectory": (
-                    learn.trajectory_costs(*same, keys, shape, grid=self.fine, clip=self.clip), self.fine,
-                ),
-                "KL": (learn.kl_costs(*same, x0, keys, grid=self.fine, clip=self.clip), self.fine),
-            }  # fmt: skip
+            return learn.moments(self.schedule, self.predict, *self.few, clip=self.clip)
+
+    @cached_property
+    def bound_costs(self):
+        """(costs, None) of the variational bound."""
+        errors = self.moments.x0_mse
+        with timed("costs of the bound"):
+            decoder = learn.decoder_terms(
+                self.schedule, self.predict, *self.few, decoder_variance=errors, clip=self.clip
+            ).decoder
+            return learn.bound_costs(self.schedule, errors, decoder, variance="optimal"), None
+
+    @cached_property
+    def trajectory_costs(self):
+        """(costs, grid) of the deviation from trajectories of many steps."""
+        fine = learn.fine_grid(self.schedule)
+        shape = self.run.image_shape
+        with timed("costs of trajectories"):
+            costs = learn.trajectory_costs(self.schedule, self.predict, self.few[1], shape, grid=fine, clip=self.clip)
+            return costs, fine
+
+    @cached_property
+    def kl_costs(self):
+        """(costs, grid) of the KL divergence of each step."""
+        fine = learn.fine_grid(self.schedule)
+        with timed("KL costs"):
+            return learn.kl_costs(self.schedule, self.predict, *self.few, grid=fine, clip=self.clip), fine
+
+    @cached_property
+    def pairs(self):
+        """Pairs of noise and result of a teacher of many steps."""
+        return self._teacher(TRAINING, self.args.pairs)
+
+    @cached_property
+    def held_out(self):
+        """Those by which a table is chosen."""
+        return self._teacher(HELD_OUT, max(self.args.pairs // 4, 2))
+
+    def _teacher(self, seed, count):
         with timed("teacher"):
-            self.pairs, self.held_out = (
-                learn.teacher(*same, dj.sample_keys(seed, 0, count), shape, clip=self.clip)
-                for seed, count in ((TRAINING, args.pairs), (HELD_OUT, max(args.pairs // 4, 2)))
-            )
+            keys = dj.sample_keys(seed, 0, count)
+            return learn.teacher(self.schedule, self.predict, keys, self.run.image_shape, clip=self.clip)
 
     def tables(self, steps):
         """Returns name → function that makes (table, facts) of every sampler in S steps."""
         schedule, total = self.schedule, self.total
         trailing, quadratic = timesteps.trailing(total, steps), timesteps.quadratic(total, steps)
         log_snr = timesteps.log_snr(schedule, steps, rounded=True)
-        bound, trajectory = self.searched("bound", steps), self.searched("trajectory", steps)
         ddim = samplers.ddim(schedule, quadratic)
         made = {
-            "DDIM, trailing": samplers.ddim(schedule, trailing),
-            "DDIM, quadratic": ddim,
-            "DPM-Solver++ 2, log_snr": samplers.dpm_solver_pp(schedule, log_snr),
-            "UniPC 2, trailing": samplers.unipc(schedule, trailing),
-            "UniPC 2, log_snr": samplers.unipc(schedule, log_snr),
-            "LMS, trailing": samplers.lms(schedule, trailing),
-            "DDPM fixed_small, quadratic": samplers.ddpm(schedule, quadratic),
-            "DDPM fixed_large, quadratic": samplers.ddpm(schedule, quadratic, variance="fixed_large"),
-            "DDPM analytic, quadratic": self.analytic(quadratic),
-            "DDPM analytic, grid of the bound": self.analytic(bound),
-            "DDIM, grid of the bound": samplers.ddim(schedule, bound),
-            "DDIM, grid of the trajectory cost": samplers.ddim(schedule, trajectory),
-            "DDIM, grid of the KL cost": samplers.ddim(schedule, self.searched("KL", steps)),
-            "DPM-Solver++ 2, grid of the trajectory cost": samplers.dpm_solver_pp(schedule, trajectory),
+            "DDIM, trailing": lambda: samplers.ddim(schedule, trailing),
+            "DDIM, quadratic": lambda: ddim,
+            "DPM-Solver++ 2, log_snr": lambda: samplers.dpm_solver_pp(schedule, log_snr),
+            "UniPC 2, trailing": lambda: samplers.unipc(schedule, trailing),
+            "UniPC 2, log_snr": lambda: samplers.unipc(schedule, log_snr),
+            "LMS, trailing": lambda: samplers.lms(schedule, trailing),
+            "DDPM fixed_small, quadratic": lambda: samplers.ddpm(schedule, quadratic),
+            "DDPM fixed_large, quadratic": lambda: samplers.ddpm(schedule, quadratic, variance="fixed_large"),
+            "DDPM analytic, quadratic": lambda: self.analytic(quadratic),
+            "DDPM analytic, grid of the bound": lambda: self.analytic(_best(self.bound_costs, steps)),
+            "DDIM, grid of the bound": lambda: samplers.ddim(schedule, _best(self.bound_costs, steps)),
+            "DDIM, grid of the trajectory cost": lambda: samplers.ddim(schedule, _best(self.trajectory_costs, steps)),
+            "DDIM, grid of the KL cost": lambda: samplers.ddim(schedule, _best(self.kl_costs, steps)),
+            "DPM-Solver++ 2, grid of the trajectory cost": lambda: samplers.dpm_solver_pp(
+                schedule, _best(self.trajectory_costs, steps)
+            ),
         }
-        makers = {name: partial(lambda table: (table, {}), table) for name, table in made.items()}
-        near = learn.distance(self.predict, clip=self.clip, remat=False), self.pairs, self.held_out
-        kernel = learn.kernel_distance(self.predict, self.reference, clip=self.clip, remat=False)
-        many = kernel, self.pairs.x, self.held_out.x
-        fit = partial(self.fit, schedule=schedule)
-        makers["DDIM, fitted grid"] = partial(fit, f"grid_{steps}", ddim, *near, free=("grid",), learning_rate=0.05)
+        makers = {name: lambda make=make: (make(), {}) for name, make in made.items()}
         free = {"free": FITTED, "num_history": 3}
-        makers["fitted table"] = partial(fit, f"table_{steps}", ddim, *near, **free, learning_rate=0.02)
+        makers["DDIM, fitted grid"] = lambda: self.near(f"grid_{steps}", ddim, free=("grid",), learning_rate=0.05)
+        makers["fitted table"] = lambda: self.near(f"table_{steps}", ddim, **free, learning_rate=0.02)
+        unipc = samplers.unipc(schedule, trailing)
+        makers["fitted table, from UniPC 2, trailing"] = lambda: self.near(
+            f"unipc_{steps}", unipc, **free, learning_rate=0.005
+        )
         if self.args.kernel:
-            makers["fitted table, kernel distance"] = partial(
-                fit, f"kernel_{steps}", ddim, *many, **free, learning_rate=0.01, batch_size=256, num_steps=150
-            )
+            kernel = learn.kernel_distance(self.predict, self.reference, clip=self.clip, remat=False)
+            makers["fitted table, kernel distance"] = lambda: self.fit(
+                f"kernel_{steps}", ddim, kernel, self.pairs.x, self.held_out.x, **free, learning_rate=0.01,
+                batch_size=256, num_steps=150,
+            )  # fmt: skip
         return makers
 
     def analytic(self, grid):
@@ -108,10 +140,10 @@ class Subject:
         variances = learn.analytic_variances(self.schedule, grid, self.moments.eps_square)
         return learn.with_variances(samplers.ddpm(self.schedule, grid), variances)
 
-    def searched(self, cost, steps):
-        """Returns the grid of S steps with the least cost."""
-        costs, grid = self.costs[cost]
-        return learn.search(costs, steps, grid).grid
+    def near(self, name, table, **options):
+        """Returns a table that is fitted to the results of the teacher, and facts about the fit."""
+        loss = learn.distance(self.predict, clip=self.clip, remat=False)
+        return self.fit(name, table, loss, self.pairs, self.held_out, schedule=self.schedule, **options)
 
     def fit(self, name, table, loss, data, held_out, **options):
         """Returns a fitted table, which it saves, and facts about the fit."""
@@ -149,6 +181,12 @@ class Subject:
         return np.pad(images, ((0, 0), (before, missing - before), (before, missing - before), (0, 0)))
 
 
+def _best(costs, steps):
+    """Returns the grid of S steps with the least cost."""
+    costs, grid = costs
+    return learn.search(costs, steps, grid).grid
+
+
 class timed:  # noqa: N801
     """Prints how long a block takes."""
 
@@ -175,14 +213,16 @@ def main():
     parser.add_argument("--pairs", type=int, default=1024, help="pairs of the teacher that tables are fitted to")
     parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the samplers that are measured (default: all)")
     parser.add_argument("--kernel", action="store_true", help="fit a table to the kernel distance too")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tables", type=Path, required=True, help="the folder of the fitted tables")
     args = parser.parse_args()
     subject, figures = Subject(args), json.loads(args.out.read_text()) if args.out.exists() else {}
 
-    def add(key, make):
-        if key in figures:
+    def add(name, steps, make):
+        key = f"{name} | {steps}"
+        if key in figures or (args.only is not None and name not in args.only):
             return
         table, facts = make()
         figures[key] = {"calls": table.num_rows, **subject.measure(table), **facts}
@@ -191,11 +231,10 @@ def main():
 
     for name in ("trailing", "quadratic"):
         grid = getattr(timesteps, name)(subject.total, 20)
-        add(f"DDIM, {name} | 20", lambda grid=grid: (samplers.ddim(subject.schedule, grid), {}))
-    subject.learn()
+        add(f"DDIM, {name}", 20, lambda grid=grid: (samplers.ddim(subject.schedule, grid), {}))
     for steps in args.steps:
         for name, make in subject.tables(steps).items():
-            add(f"{name} | {steps}", make)
+            add(name, steps, make)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def test_one_program_for_all_measurements_masks_and_scales(count_compilations):
         operator, std = operators.mask(known), 0.1 + n
         y = np.full((2, *SHAPE), float(n))
         return {
-            "mmps": inverse.mmps(network, SCHEDULE, operator, y, noise_std=std, iterations=2 + n),
+            "mmps": inverse.mmps(network, SCHEDULE, operator, y, noise_std=std, iterations=2),
             "pigdm": inverse.pigdm(network, SCHEDULE, operator, y, noise_std=std, prior_var=1 + n),
             "diffpir": inverse.diffpir(network, SCHEDULE, operator, y, noise_std=std, strength=1 + n),
             "dps": inverse.dps(network, sampler, operator, y, scale=0.1 * n),

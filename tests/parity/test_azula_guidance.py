@@ -78,7 +78,7 @@ def test_whole_runs(name, monkeypatch):
         other = guidance.PGDMSampler(denoiser, y, measure, lambda y: y @ back.T, eta=0.25)
     elif name == "mmps":
         sampler, predict = ddpm, inverse.mmps(plain, SCHEDULE, operator, Y, noise_std=STD, iterations=2)
-        guided = guidance.MMPSDenoiser(denoiser, y, measure, lambda v: STD**2 * v, solver="cg", iterations=2)
+        guided = guidance.MMPSDenoiser(denoiser, y, measure, lambda v: STD**2 * v, solver="gmres", iterations=2)
         other = sample.DDPMSampler(guided)
     else:
         sampler, predict = ddpm, inverse.diffpir(plain, SCHEDULE, operator, Y, noise_std=STD, strength=5.0)
