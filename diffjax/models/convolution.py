@@ -48,6 +48,7 @@ def conv_general_dilated(
     }
     if (
         lhs.ndim != 4
+        or lhs.dtype != rhs.dtype
         or not (_is_plain(lhs) and _is_plain(rhs))
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _USUAL)
         or isinstance(padding, str)
@@ -91,9 +92,9 @@ def _padding(lhs_shape, rhs_shape, out_shape, options, *, for_rhs: bool) -> list
     image, kernel, result = options["dimension_numbers"]
     for n, axis in enumerate("HW"):
         before = options["padding"][n][0]
-        width = 1 + (lhs_shape[image.index(axis)] - 1) * options["lhs_dilation"][n]
-        extent = 1 + (rhs_shape[kernel.index(axis)] - 1) * options["rhs_dilation"][n]
-        covered = 1 + (out_shape[result.index(axis)] - 1) * options["window_strides"][n]
+        width = _dilated(lhs_shape[image.index(axis)], options["lhs_dilation"][n])
+        extent = _dilated(rhs_shape[kernel.index(axis)], options["rhs_dilation"][n])
+        covered = _dilated(out_shape[result.index(axis)], options["window_strides"][n])
         if for_rhs:
             sides.append((before, covered + extent - width - before - 1))
         else:
@@ -129,9 +130,20 @@ def _transpose_rhs(out, lhs, rhs, **options):
     )
 
 
-def _abstract(lhs, rhs, **options):
-    result = jax.eval_shape(partial(lax.conv_general_dilated, **options), lhs, rhs)
-    return lhs.update(shape=result.shape, dtype=result.dtype)
+def _abstract(lhs, rhs, *, dimension_numbers: Specs, **options):
+    """Returns the type of the result: the axes of the image's type, and the sizes by their letters."""
+    image, kernel, result = dimension_numbers
+    sizes = {"N": lhs.shape[image.index("N")], "C": rhs.shape[kernel.index("O")]}
+    for n, axis in enumerate("HW"):
+        width = _dilated(lhs.shape[image.index(axis)], options["lhs_dilation"][n]) + sum(options["padding"][n])
+        extent = _dilated(rhs.shape[kernel.index(axis)], options["rhs_dilation"][n])
+        sizes[axis] = max(0, (width - extent) // options["window_strides"][n] + 1)
+    return lhs.update(shape=tuple(sizes[axis] for axis in result))
+
+
+def _dilated(size: int, dilation: int) -> int:
+    """Returns the size with `dilation` - 1 zeros between the elements."""
+    return 1 + (size - 1) * dilation if size else 0
 
 
 def _batch(args, axes, **options):
