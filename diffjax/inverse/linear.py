@@ -34,14 +34,17 @@ def conjugate_gradients(product: Callable[[jax.Array], jax.Array], b: jax.Array,
 def minimal_residuals(product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int) -> jax.Array:
     """Solves M·u = b for each example of a batch by generalized conjugate residuals from u = 0.
 
-    (Eisenstat et al. 1983; the result is that of GMRES, Saad & Schultz 1986.) Of all combinations of b, M·b, M²·b, … it
-    has the smallest |M·u - b|, which no step enlarges, whatever M is: the Jacobian of a trained network is neither
-    quite symmetric nor positive, and conjugate gradients diverge there.
+    (Eisenstat et al. 1983; the result is that of GMRES, Saad & Schultz 1986.) Among the combinations of b, M·b, M²·b, …
+    it has the smallest ‖M·u - b‖. No step increases this norm, for any M: use it for the Jacobian of a trained network,
+    which is neither symmetric nor positive, so that conjugate gradients may diverge.
 
     Args:
       product: u `[B, …]` → M·u of each example by itself.
       b: `[B, …]`.
-      iterations: the number of steps, a Python number: so many directions are kept.
+      iterations: the number of steps, a Python integer, since memory for 2 · iterations arrays like b is needed.
+
+    Returns:
+      u `[B, …]`.
     """
 
     def step(n, state):

@@ -5,8 +5,8 @@
 
 Each returns a `jax.tree_util.Partial` of a module-level function. y, masks, noise levels and scales are its leaves: new
 values of the same shapes cause no recompilation. Where A·A⁺ or an inverse of A·Aᵀ is needed, it is taken from the
-operator's SVD, or by conjugate gradients. Methods that differentiate the network (`dps`, `pigdm`, `mmps`) cost a
-backward pass for each row, and `mmps` one more for each step of its solver.
+operator's SVD, or by conjugate gradients; the system of `mmps` by minimal residuals. Methods that differentiate the
+network (`dps`, `pigdm`, `mmps`) cost a backward pass for each row, and `mmps` one more for each step of its solver.
 
 The levels are those of the loop's t, as in `parameterization`; at ᾱ = 0 nothing is drawn towards y.
 """
@@ -155,7 +155,7 @@ def mmps(
 
 
 def _partial(function, predict, schedule, operator, y, *numbers, iterations=None):
-    """Returns the wrapper; all numbers are leaves, that of the iterations too if it is given here."""
+    """Returns the wrapper, whose leaves are all numbers, and the number of iterations if it is given."""
     check_operator(operator)
     leaves = [process.Scales.of(schedule), operator, jnp.asarray(y), *map(as_leaf, numbers)]
     if iterations is not None:
@@ -269,7 +269,7 @@ def _pigdm_published(*arguments):
 
 @dataclasses.dataclass(frozen=True)
 class _Mmps:
-    """The method with a number of solver steps, which determines the memory; equal ones share a program."""
+    """MMPS with a fixed number of solver steps; instances with the same number share a compiled program."""
 
     iterations: int
 

@@ -37,8 +37,11 @@ def conv_general_dilated(
 ) -> jax.Array:
     """Convolves images `[B, H, W, I]` with a kernel `[h, w, I, O]` as `lax.conv_general_dilated` does.
 
-    Made for `nn.Conv(conv_general_dilated=…)`. Left to JAX is what is not a convolution of images in one group, and
-    what has a type that says more than shape and dtype (`jax.shard_map` with check_vma, a mesh of explicit axes).
+    Pass it to `nn.Conv(conv_general_dilated=…)`. JAX's function is called for what is no convolution of images in one
+    group, for padding by name, and for arrays whose type names axes of a mesh (`jax.shard_map` with check_vma).
+
+    Raises:
+      TypeError, ValueError: shapes or dtypes that do not match, as in JAX's function.
     """
     options = {
         "window_strides": tuple(window_strides),
@@ -48,6 +51,8 @@ def conv_general_dilated(
     }
     if (
         lhs.ndim != 4
+        or rhs.ndim != 4
+        or lhs.shape[3] != rhs.shape[2]
         or lhs.dtype != rhs.dtype
         or not (_is_plain(lhs) and _is_plain(rhs))
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _USUAL)
@@ -86,8 +91,11 @@ def _renamed(spec: str, before: str, after: str) -> str:
     return spec.translate(str.maketrans(before, after))
 
 
-def _padding(lhs_shape, rhs_shape, out_shape, options, *, for_rhs: bool) -> list[tuple[int, int]]:
-    """Returns the zeros before and after each side for the derivative by the kernel, or by the image."""
+def _padding(lhs_shape, rhs_shape, out_shape, options, *, for_rhs: bool) -> tuple[tuple[int, int], ...]:
+    """Returns the zeros (before, after) along height and width for the derivative by the kernel, or by the image.
+
+    A negative number of zeros crops.
+    """
     sides = []
     image, kernel, result = options["dimension_numbers"]
     for n, axis in enumerate("HW"):
@@ -147,6 +155,7 @@ def _dilated(size: int, dilation: int) -> int:
 
 
 def _batch(args, axes, **options):
+    """Leaves a convolution under `vmap`, which may have a kernel for each example, to JAX."""
     return jax.vmap(partial(lax.conv_general_dilated, **options), in_axes=axes)(*args), 0
 
 

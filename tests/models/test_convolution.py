@@ -111,6 +111,15 @@ def test_what_is_no_plain_convolution_of_images_is_left_to_jax():
     assert module.apply({"params": {"kernel": kernel, "bias": jnp.zeros(4)}}, signal).shape == (2, 8, 4)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "error"), [(jnp.ones((3, 3, 5, 4)), ValueError), (jnp.ones((3, 3, 3, 4), jnp.int8), TypeError)]
+)
+def test_what_does_not_match_is_refused_as_by_jax(kernel, error):
+    for function in (convolution.conv_general_dilated, lax.conv_general_dilated):
+        with pytest.raises(error):
+            jax.eval_shape(partial(call, function), jnp.ones((2, 8, 8, 3)), kernel)
+
+
 @pytest.mark.usefixtures("x64")
 def test_gradients_are_summed_over_devices_inside_shard_map():
     x, kernel = arrays()
